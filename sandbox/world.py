@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import orjson
@@ -20,6 +20,8 @@ from sandbox.purchases import PurchaseLog
 from sandbox.webhooks import Courier
 
 logger = logging.getLogger("sandbox")
+
+Part = TypeVar("Part")
 
 
 def utc_now() -> datetime:
@@ -41,11 +43,19 @@ class World:
         self._client: httpx.AsyncClient | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._resets: list[Callable[[], None]] = []
+        self._parts: dict[type, Any] = {}
         self._kept: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
         self.on_reset(self.faults.clear)
         self.on_reset(self.purchases.clear)
         self.on_reset(self.courier.clear)
         self.keep("purchases", self.purchases.dump, self.purchases.load)
+
+    def part(self, kind: type[Part], make: "Callable[[World], Part]") -> Part:
+        """The state of one part of the sandbox (Stripe, mail, ...), made on first use."""
+        if kind not in self._parts:
+            self._parts[kind] = make(self)
+        state: Part = self._parts[kind]
+        return state
 
     def rng(self, topic: str) -> random.Random:
         """The generator of one topic; topics do not disturb each other's sequence."""
