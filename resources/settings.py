@@ -228,7 +228,7 @@ _PROVIDER_ENDPOINTS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] 
     "esim_card": (
         "https://portal.esimcard.com/api/developer/reseller",
         "/esim_card/api/developer/reseller",
-        {"email": "sandbox@numnaroad.test", "password": "sandbox-secret"},  # noqa: S106 - the sandbox's public login
+        {"email": "sandbox@numnaroad.test", "password": "sandbox-secret"},
         {"email": "esim_card_email", "password": "esim_card_password", "api_key": "esim_card_api_key"},
     ),
 }
