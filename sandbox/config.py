@@ -107,7 +107,7 @@ _READERS: dict[str, Callable[[str, str], object]] = {
 
 
 def read_config(environ: Mapping[str, str] | None = None) -> SandboxConfig:
-    """Read the configuration from the environment (empty counts as unset); raises BadSettingError naming the variable."""
+    """Read the configuration from the environment (empty means unset); BadSettingError names a bad one."""
     source = os.environ if environ is None else environ
     values: dict[str, object] = {}
     for field, reader in _READERS.items():

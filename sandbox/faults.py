@@ -26,7 +26,8 @@ KINDS: dict[str, str] = {
     "reset_after": "buys, then closes the connection without an answer",
     "slow": "answers after params.seconds (5)",
     "malformed": "does the work, then answers half a JSON",
-    "html": "answers an HTML page with status 200; nothing is bought unless params.bought",
+    "html": "answers an HTML page with status 200; nothing is bought",
+    "html_after": "buys, then answers an HTML page with status 200",
     "ok_with_error": "status 200 with an error inside; nothing is bought",
     "price_change": "prices move by params.percent (20), for params.package_ids or for all",
     "negative_price": "the first plan of a catalogue page has a negative price",
@@ -106,15 +107,16 @@ class FaultBook:
         self.kinds.update(kinds or {})
 
     def add(self, wanted: Mapping[str, Any]) -> Fault:
-        """Put one fault in force, in place of an earlier one of the same provider, call and kind; raises BadFaultError."""
-        fault = self._read(wanted)
+        """Put one fault in force, replacing one of the same provider, call and kind; raises BadFaultError."""
+        fault = self.check(wanted)
         self._faults = [
             f for f in self._faults if (f.provider, f.call, f.kind) != (fault.provider, fault.call, fault.kind)
         ]
         self._faults.append(fault)
         return fault
 
-    def _read(self, wanted: Mapping[str, Any]) -> Fault:
+    def check(self, wanted: Mapping[str, Any]) -> Fault:
+        """Read a fault without putting it in force; BadFaultError names what is allowed."""
         unknown = set(wanted) - {"provider", "call", "kind", "times", "probability", "params", "struck"}
         if unknown:
             raise BadFaultError(
@@ -139,21 +141,32 @@ class FaultBook:
             raise BadFaultError(f"params must be an object; not {params!r}")
         return Fault(str(provider), str(call), str(kind), float(probability), times, dict(params))
 
-    def take(self, provider: str, call: str, *kinds: str) -> Fault | None:
-        """Return the fault of one of these kinds that strikes this call now, and count it down; else None."""
+    def take(self, provider: str, call: str, *kinds: str, step: str = "", only_named: bool = False) -> Fault | None:
+        """Return the fault of one of these kinds that strikes this call now, and count it down; else None.
+
+        `step` names a part of a call that takes several requests; a fault with params.step strikes only there, one
+        without it anywhere unless `only_named`.
+        """
         if not self._faults:
             return None
         for fault in self._faults:
-            if fault.kind in kinds and fault.provider in {provider, "*"} and fault.call in {call, "*"}:
-                if fault.probability < 1 and self._rng.random() >= fault.probability:
-                    continue
-                fault.struck += 1
-                if fault.left is not None:
-                    fault.left -= 1
-                    if fault.left == 0:
-                        self._faults.remove(fault)
-                return fault
+            if fault.kind not in kinds or fault.provider not in {provider, "*"} or fault.call not in {call, "*"}:
+                continue
+            if not self._strikes(fault, step, only_named):
+                continue
+            fault.struck += 1
+            if fault.left is not None:
+                fault.left -= 1
+                if fault.left == 0:
+                    self._faults.remove(fault)
+            return fault
         return None
+
+    def _strikes(self, fault: Fault, step: str, only_named: bool) -> bool:
+        asked = fault.params.get("step")
+        if asked != step and (asked is not None or only_named):
+            return False
+        return fault.probability >= 1 or self._rng.random() < fault.probability
 
     def active(self, provider: str, call: str, *kinds: str) -> bool:
         """Whether a fault of one of these kinds is in force, without using it up."""

@@ -44,6 +44,8 @@ class World:
         self._tasks: set[asyncio.Task[None]] = set()
         self._resets: list[Callable[[], None]] = []
         self._parts: dict[type, Any] = {}
+        self._starts: list[Callable[[], Awaitable[None]]] = []
+        self._stops: list[Callable[[], Awaitable[None]]] = []
         self._kept: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
         self.on_reset(self.faults.clear)
         self.on_reset(self.purchases.clear)
@@ -95,6 +97,21 @@ class World:
 
         self.spawn(wait_and_act(), name)
 
+    def on_start(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Register what must run inside the loop before the first request (a mail server, say)."""
+        self._starts.append(action)
+
+    def on_stop(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Register what must end before the loop does."""
+        self._stops.append(action)
+
+    async def open(self) -> None:
+        """Take over the saved state, then start what was registered."""
+        if self.config.state is not None:
+            self.load(self.config.state)
+        for action in self._starts:
+            await action()
+
     def on_reset(self, action: Callable[[], None]) -> None:
         """Register what a reset must clear."""
         self._resets.append(action)
@@ -127,11 +144,15 @@ class World:
                 load(state[name])
 
     async def close(self) -> None:
-        """End background work and close the client."""
+        """End background work, stop what was started and save the state."""
         self.closing.set()
+        for action in reversed(self._stops):
+            await action()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._client is not None:
             await self._client.aclose()
+        if self.config.state is not None:
+            self.save(self.config.state)
