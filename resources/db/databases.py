@@ -1,0 +1,83 @@
+"""Which databases there are, how to reach them, and how they come to be.
+
+Operational store, Dagster's storage and the lake's catalogue are three databases of one server unless a setting names
+another place. `databases(settings)` starts the embedded server when `DATABASE_URL` is not set.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
+
+from resources.db.embedded import DATABASE, start_embedded, with_database
+from resources.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """Plain libpq URLs (`postgresql://…`) of the three databases."""
+
+    operational: str
+    dagster: str
+    lake: str
+
+    @property
+    def dagster_sqlalchemy(self) -> str:
+        """The URL for dagster-postgres, which needs psycopg2 to be named."""
+        return self.dagster.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+@lru_cache(maxsize=4)
+def databases(settings: Settings) -> Databases:
+    """Return the three databases' URLs, starting the embedded server where no server is configured."""
+    if settings.database_url is None:
+        operational = with_database(start_embedded(settings.data_dir), DATABASE)
+    else:
+        operational = plain_url(settings.database_url.get_secret_value())
+    name = make_url(operational).database or DATABASE
+    dagster, lake = settings.dagster_database_url, settings.lake_catalogue_url
+    return Databases(
+        operational=operational,
+        dagster=plain_url(dagster.get_secret_value()) if dagster else with_database(operational, f"{name}_dagster"),
+        lake=plain_url(lake.get_secret_value()) if lake else with_database(operational, f"{name}_lake"),
+    )
+
+
+def plain_url(url: str) -> str:
+    """Return a libpq URL for any spelling SQLAlchemy accepts (`postgres://`, `postgresql+psycopg://`, …)."""
+    _, _, rest = url.partition("://")
+    return f"postgresql://{rest}"
+
+
+def ensure_databases(urls: Databases) -> None:
+    """Create the databases that do not exist yet.
+
+    Raises:
+        psycopg.Error: the server cannot be reached, or the role may not create databases.
+    """
+    for url in (urls.operational, urls.dagster, urls.lake):
+        name = make_url(url).database or ""
+        try:
+            psycopg.connect(url, connect_timeout=10).close()
+        except psycopg.OperationalError as error:
+            if "does not exist" not in str(error):
+                raise
+            with psycopg.connect(with_database(url, "postgres"), autocommit=True, connect_timeout=10) as connection:
+                try:
+                    connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+                except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    continue  # another process was quicker
+
+
+def make_engine(url: str, *, pool_size: int = 10) -> Engine:
+    """Return a pooled engine on psycopg 3 for a libpq URL; sessions work in UTC."""
+    return create_engine(
+        url.replace("postgresql://", "postgresql+psycopg://", 1),
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        connect_args={"options": "-c timezone=UTC", "connect_timeout": 10},
+    )
