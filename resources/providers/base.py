@@ -37,7 +37,7 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self) -> Any:  # noqa: ANN401 - the wire is untyped until an adapter reads it
+    def json(self) -> Any:
         """Decode the body with exact decimals.
 
         Raises:
@@ -86,10 +86,18 @@ class ProviderHttp:
         """Give connections back."""
         self._client.close()
 
-    def read(self, call: str, build: Callable[[], httpx.Request]) -> Reply:
-        """Send an idempotent request, at most four times, and return any answer below 500 that is no throttling.
+    def read(
+        self,
+        call: str,
+        build: Callable[[], httpx.Request],
+        *,
+        attempts: int = READ_ATTEMPTS,
+        busy: Callable[[Reply], bool] | None = None,
+    ) -> Reply:
+        """Send an idempotent request, at most `attempts` times, and return any answer below 500 that is no throttling.
 
-        `build` makes a fresh request for each try, so that signatures and tokens are fresh too.
+        `build` makes a fresh request for each try, so that signatures and tokens are fresh too. `busy` recognises
+        answers below 500 that say "try again" in the provider's own way.
 
         Raises:
             ProviderUnavailable: no answer, 5xx or throttled on every try.
@@ -97,7 +105,7 @@ class ProviderHttp:
         """
         for attempt in stamina.retry_context(
             on=ProviderUnavailable,
-            attempts=READ_ATTEMPTS,
+            attempts=attempts,
             wait_initial=READ_WAIT_FIRST_SECONDS,
             wait_max=READ_WAIT_MOST_SECONDS,
             wait_jitter=0,
@@ -105,10 +113,10 @@ class ProviderHttp:
             timeout=None,
         ):
             with attempt:
-                return self._read_once(call, build())
+                return self._read_once(call, build(), busy)
         raise AssertionError("unreachable: the last try raises")
 
-    def _read_once(self, call: str, request: httpx.Request) -> Reply:
+    def _read_once(self, call: str, request: httpx.Request, busy: Callable[[Reply], bool] | None) -> Reply:
         if not self._acquire(call, READ_PATIENCE_SECONDS):
             raise ProviderUnavailable(f"{self.slug}: no free slot within the rate limit for {call}")
         try:
@@ -117,6 +125,8 @@ class ProviderHttp:
             raise ProviderUnavailable(f"{self.slug} {call}: {type(error).__name__}") from error
         if reply.status >= httpx.codes.INTERNAL_SERVER_ERROR or self._throttled(reply):
             raise ProviderUnavailable(f"{self.slug} {call}: HTTP {reply.status}")
+        if busy is not None and busy(reply):
+            raise ProviderUnavailable(f"{self.slug} {call}: busy, says the answer itself")
         return reply
 
     def send_once(self, call: str, request: httpx.Request) -> Reply | Rejected | Unknown:

@@ -1,0 +1,179 @@
+"""Strict reading of what providers send: a field that is not what the contract says is refused, never guessed.
+
+wire row -> `amount`, `whole`, `text` -> an adapter's `parse_offer` -> `catalogue_page` (refused rows become rejects).
+Nothing here knows a provider; refusals of catalogue fields are `InvalidOffer`, of whole answers `MalformedReply`.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from esim.catalogue import CataloguePage, ProviderOffer, RejectedPlan, check_offer
+from esim.errors import InvalidInput, InvalidOffer, MalformedReply
+from esim.purchase import EsimProfile
+
+PAYLOAD_CHARACTERS = 500
+SAID_CHARACTERS = 200
+_MOST_DIGITS = 24
+_LONG_DIGITS = re.compile(r"\d{9,}")
+_MAIL_ADDRESS = re.compile(r"\S+@\S+")
+_BLANKS = re.compile(r"\s+")
+
+Row = Mapping[str, Any]
+
+
+def mapping(value: object, what: str) -> Row:
+    """Return `value` as a JSON object.
+
+    Raises:
+        MalformedReply: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise MalformedReply(f"{what} is {type(value).__name__}, not an object")
+    return value
+
+
+def listing(value: object, what: str) -> Sequence[Any]:
+    """Return `value` as a JSON list.
+
+    Raises:
+        MalformedReply: it is something else.
+    """
+    if not isinstance(value, list):
+        raise MalformedReply(f"{what} is {type(value).__name__}, not a list")
+    return value
+
+
+def text(row: Row, key: str) -> str:
+    """Return a text field without outer blanks; absent and null are empty, whole numbers become text.
+
+    Raises:
+        InvalidOffer: it is neither.
+    """
+    value = row.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidOffer(f"{key} is {type(value).__name__}, not text", field=key)
+    return str(value).strip()
+
+
+def loose_text(row: Row, key: str) -> str:
+    """Return a text field, or nothing where it is not text: for fields that only describe."""
+    value = row.get(key)
+    return value.strip() if isinstance(value, str) else ""
+
+
+def amount(row: Row, key: str) -> Decimal:
+    """Return a number field (JSON number or decimal text) exactly.
+
+    Raises:
+        InvalidOffer: it is absent, no number, not finite, or has more than 24 digits.
+    """
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
+        raise InvalidOffer(f"{key} is {glimpse(value)}, not a number", field=key)
+    try:
+        number = Decimal(value.strip() if isinstance(value, str) else value)
+    except InvalidOperation as error:
+        raise InvalidOffer(f"{key} is {glimpse(value)}, not a number", field=key) from error
+    if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS or len(number.as_tuple().digits) > _MOST_DIGITS:
+        raise InvalidOffer(f"{key} of {glimpse(value)} is no sensible number", field=key)
+    return number
+
+
+def whole(row: Row, key: str) -> int:
+    """Return a whole number field.
+
+    Raises:
+        InvalidOffer: it is absent or not whole.
+    """
+    number = amount(row, key)
+    if number != number.to_integral_value():
+        raise InvalidOffer(f"{key} of {number} is not whole", field=key)
+    return int(number)
+
+
+def moment(value: object) -> datetime | None:
+    """Return a time as providers write it (ISO 8601, blanks for T, any fraction); without a zone it is UTC."""
+    if not isinstance(value, str) or not value:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed
+
+
+def glimpse(value: object) -> str:
+    """Return a short, printable piece of a foreign value."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def said(message: object) -> str:
+    """Return a provider's message fit for logs: one line, short, without mail addresses or long digit runs (ICCIDs)."""
+    if not isinstance(message, str):
+        return ""
+    line = _BLANKS.sub(" ", message[: 4 * SAID_CHARACTERS]).strip()
+    return _LONG_DIGITS.sub("#", _MAIL_ADDRESS.sub("#", line))[:SAID_CHARACTERS]
+
+
+def names(values: Iterable[object], *, most: int = 40, longest: int = 60) -> tuple[str, ...]:
+    """Return network names once each, sorted, bounded in number and length."""
+    found = {value.strip() for value in values if isinstance(value, str) and 0 < len(value.strip()) <= longest}
+    return tuple(sorted(found)[:most])
+
+
+def profile_from_lpa(lpa: object, *, iccid: str, confirmation_code: str = "") -> EsimProfile | None:
+    """Return the profile an activation string `LPA:1$<address>$<matching id>` describes, None when it is not one."""
+    if not isinstance(lpa, str):
+        return None
+    parts = lpa.strip().split("$")
+    if len(parts) < 3 or parts[0].upper() not in {"LPA:1", "1"} or not parts[1] or not iccid:
+        return None
+    return EsimProfile(
+        iccid=iccid, smdp_address=parts[1], activation_code=parts[2], confirmation_code=confirmation_code
+    )
+
+
+def catalogue_page(
+    provider: str,
+    rows: Sequence[Any],
+    parse: Callable[[Row], ProviderOffer],
+    *,
+    id_key: str,
+    seen: set[str],
+    page: int = 1,
+    pages: int | None = None,
+) -> CataloguePage:
+    """Return one page: rows that `parse` and `check_offer` accept, and the others with their reason.
+
+    `seen` holds the plan ids of this listing so far: a plan listed again is a reject, since pages shift while read.
+    """
+    offers: list[ProviderOffer] = []
+    rejects: list[RejectedPlan] = []
+    for row in rows:
+        try:
+            if not isinstance(row, dict):
+                raise InvalidOffer(f"the plan is {type(row).__name__}, not an object")
+            offer = parse(row)
+            check_offer(offer)
+            if offer.provider_package_id in seen:
+                raise InvalidOffer("the plan is listed twice; the first one counts", field=id_key)
+        except InvalidInput as error:
+            rejects.append(_rejected(provider, row, id_key, str(error)))
+            continue
+        seen.add(offer.provider_package_id)
+        offers.append(offer)
+    return CataloguePage(tuple(offers), tuple(rejects), page, pages)
+
+
+def _rejected(provider: str, row: object, id_key: str, reason: str) -> RejectedPlan:
+    plan_id = str(row.get(id_key) or "")[:100] if isinstance(row, dict) else ""
+    return RejectedPlan(
+        provider, plan_id, reason[:PAYLOAD_CHARACTERS], json.dumps(row, default=str)[:PAYLOAD_CHARACTERS]
+    )
