@@ -16,12 +16,11 @@ from starlette.responses import JSONResponse, Response
 
 from sandbox.drops import Hangup
 from sandbox.faults import Fault
-from sandbox.stripe import events, form, ids
+from sandbox.stripe import form, ids
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.listing import expand
 from sandbox.stripe.params import Params
 from sandbox.stripe.session_objects import API_VERSION, Json
-from sandbox.stripe.sessions import watch_expiry
 from sandbox.stripe.state import SavedAnswer, StripeState
 
 KEY_LIFE_S = 24 * 3600
@@ -52,7 +51,6 @@ class Gate:
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
         if key:
             headers["Idempotency-Key"] = key
-        self._wake()
         fault = self._fault(request, extra_faults)
         try:
             self._authenticate(request)
@@ -71,13 +69,6 @@ class Gate:
         if fault is not None and _when(fault) == "after":
             return self._struck(fault, headers)
         return _answer(answer, headers)
-
-    def _wake(self) -> None:
-        """On the first call in a running server: go on with waiting webhooks and watch for sessions that expire."""
-        if not self._state.sweeping:
-            self._state.sweeping = True
-            events.resume(self._state)
-            self._state.world.spawn(watch_expiry(self._state), "stripe session expiry")
 
     def _fault(self, request: Request, extra: tuple[str, ...]) -> Fault | None:
         path = request.scope["path"]

@@ -97,7 +97,6 @@ def _pay_page(state: StripeState, session_id: str, *, declined: bool) -> Respons
 def _dashboard(state: StripeState) -> APIRouter:
     router = APIRouter()
 
-    @router.get("", response_model=None)
     @router.get("/", response_model=None)
     async def dashboard(notice: str = "") -> Response:
         return render("stripe_dashboard.html", **_tables(state), notice=notice)

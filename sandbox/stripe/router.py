@@ -1,11 +1,12 @@
 """Stripe's API under /v1 and the pages beside it, as one router that the app mounts at /stripe."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from sandbox.stripe import account, pages, refunds, sessions
+from sandbox.stripe import account, events, pages, refunds, sessions
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.gate import Call, Gate, Operation
 from sandbox.stripe.listing import PAGING, created_filter, line_item_list, page
@@ -147,7 +148,26 @@ def build(world: World) -> APIRouter:
     router.include_router(_payments(state, api, gate))
     router.include_router(_reads(state, api, gate))
     router.include_router(pages.build(world))
+
+    _keep_time(world, state)
     return router
+
+
+def _keep_time(world: World, state: StripeState) -> None:
+    """While the sandbox runs: send the webhooks that a restart interrupted, expire sessions whose time is over."""
+    watches: list[asyncio.Task[None]] = []
+
+    async def start() -> None:
+        events.resume(state)
+        watches.append(asyncio.create_task(sessions.watch_expiry(state), name="stripe session expiry"))
+
+    async def stop() -> None:
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+
+    world.on_start(start)
+    world.on_stop(stop)
 
 
 def _sessions(api: Api, gate: Gate) -> APIRouter:

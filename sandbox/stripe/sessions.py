@@ -132,7 +132,7 @@ def expire_due(state: StripeState) -> None:
 
 
 async def watch_expiry(state: StripeState) -> None:
-    """Expire sessions as their time comes, for as long as the sandbox runs."""
+    """Expire sessions as their time comes, until cancelled."""
     while True:
         expire_due(state)
         await asyncio.sleep(SWEEP_EVERY_S)

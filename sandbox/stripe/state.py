@@ -74,7 +74,6 @@ class StripeState:
     events: dict[str, Json] = field(default_factory=dict)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     saved: dict[str, SavedAnswer] = field(default_factory=dict)
-    sweeping: bool = False
 
     def now(self) -> int:
         """Unix seconds by the sandbox's clock."""
@@ -98,7 +97,6 @@ class StripeState:
         self.deliveries.clear()
         self.saved.clear()
         self.faults.clear()
-        self.sweeping = False
 
     def dump(self) -> Json:
         """The objects as plain JSON, for the sandbox's state file."""
