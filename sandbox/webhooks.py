@@ -97,6 +97,14 @@ class Courier:
             return type(error).__name__
         return answer.status_code
 
+    async def answers_head(self, url: str) -> bool:
+        """Whether an address answers HEAD with 200, which some providers ask before they send anything there."""
+        try:
+            answer = await self._world.http.head(url)
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return False
+        return answer.status_code == 200
+
     def _note(self, sender: str, url: str, result: int | str, attempt: int) -> None:
         self.log.append(
             {
