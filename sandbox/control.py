@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
+from sandbox import mail, slack
 from sandbox.faults import CALLS, SLUGS, BadFaultError
+from sandbox.stripe import state as stripe
 from sandbox.wire import reply
 from sandbox.world import World
 
@@ -52,8 +54,10 @@ class ControlPanel:
         return self.faults()
 
     def clear_faults(self) -> Response:
-        """End every fault."""
+        """End every fault, those of Stripe, mail and Slack too."""
         self._world.faults.clear()
+        for part in (stripe, mail, slack):
+            part.clear_faults(self._world)
         return self.faults()
 
     def purchases(self, request: Request) -> Response:
@@ -80,7 +84,7 @@ class ControlPanel:
             }
         )
 
-    def reset(self) -> Response:
+    async def reset(self) -> Response:
         """Forget faults, purchases and orders."""
         self._world.reset()
         return Response(status_code=204)

@@ -18,7 +18,7 @@ SESSION_PARAMS = (
 INTENT_PARAMS = (
     "capture_method description metadata receipt_email statement_descriptor statement_descriptor_suffix transfer_group"
 )
-ZERO_DECIMAL = "bif clp djf gnf jpy kmf krw mga pyg rwf ugx vnd vuv xaf xof xpf"
+ZERO_DECIMAL = "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf"
 LEAST_CHARGE = {"usd": 50, "eur": 50, "gbp": 30, "jpy": 50, "krw": 100, "hkd": 400, "mxn": 1000, "thb": 1000}
 
 
