@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     api_port: int = 8000
     dagster_port: int = 3000
+    code_server_port: int = 3030
     sandbox_port: int = 8100
     sandbox_smtp_port: int = 8125
     api_workers: int = 1

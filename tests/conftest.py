@@ -1,4 +1,4 @@
-"""What every test may use: a real Postgres (embedded, one server per run, a fresh migrated database per test) and settings.
+"""What every test may use: a real Postgres, one embedded server a run and a fresh database a test, and settings.
 
 Nothing of the machine's environment reaches a test: settings variables are cleared and `.env` is not read.
 """

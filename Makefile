@@ -1,0 +1,61 @@
+# One command is the truth: CI and people use the same targets. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CODE := esim resources assets pipelines api cli sandbox bench tests
+WORKERS ?= auto
+
+.PHONY: help setup run demo check format test browser lock clean bench-catalogue bench-api
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(READY) ## Create .venv and install everything from the lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "NumnaRoad needs Python 3.11 to 3.13; name one with make PYTHON=python3.12 setup")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup ## Run the whole platform on this machine; Ctrl-C ends it
+	@exec $(BIN)/numnaroad run
+
+demo: setup ## Run the main job once, end to end, and compare all sides
+	@exec $(BIN)/numnaroad demo
+
+check: setup ## Format, lint, types, import rules, SQL style
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy esim resources assets pipelines api cli sandbox bench
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/sqlfluff lint --disable-progress-bar dbt_like_sql
+
+format: setup ## Rewrite the code in house style
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+browser: setup ## Make sure a Chromium is there for the page tests
+	@$(BIN)/python -m tests.browser.install
+
+test: setup browser ## Run every test
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+
+lock: ## Pin the dependencies again (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-strip-extras --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock
+
+bench-catalogue: setup ## Catalogue sync and best price: figures and ratios
+	$(BIN)/python -m bench.catalogue
+
+bench-api: setup ## Catalogue API against a bare route: figures and ratios (needs wrk)
+	$(BIN)/python -m bench.api
+
+clean: ## Remove what can be made again; the data folder stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

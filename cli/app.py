@@ -1,0 +1,37 @@
+"""The `numnaroad` command: one module per noun, each thin over what the platform offers.
+
+Heavy imports (dagster, duckdb, polars) happen inside the commands, so that `numnaroad --help` answers at once.
+"""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from cli import catalogue, demo, doctor, orders, run, sql, storage
+from esim.errors import NumnaRoadError
+
+app = typer.Typer(
+    name="numnaroad",
+    help="Operate NumnaRoad: catalogue, orders, margins.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("run")(run.run)
+app.command("doctor")(doctor.doctor)
+app.command("migrate")(storage.migrate)
+app.command("sync")(catalogue.sync)
+app.command("packages")(catalogue.packages)
+app.add_typer(orders.app, name="order")
+app.command("sql")(sql.sql)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command; what goes wrong in our own terms is one line on stderr and exit status 1."""
+    try:
+        app()
+    except NumnaRoadError as error:
+        Console(stderr=True).print(f"[red]{error}[/red]")
+        sys.exit(1)

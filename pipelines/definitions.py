@@ -1,0 +1,29 @@
+"""The only Definitions object: assembles what the other modules declare, computes nothing, reads no environment."""
+
+import dagster as dg
+
+from assets.catalogue_checks import catalogue_checks
+from assets.packages import catalogue_assets
+from assets.warehouse import warehouse_assets, warehouse_checks
+from pipelines.catalogue_jobs import catalogue_jobs, catalogue_schedules
+from pipelines.order_jobs import order_jobs
+from pipelines.order_schedules import order_schedules
+from pipelines.sensors.paid_orders import order_sensors
+from pipelines.warehouse_jobs import warehouse_jobs, warehouse_schedules, warehouse_sensors
+from resources.lake import LakeResource
+from resources.order_operations import OrderOperations
+from resources.provider_clients import ProviderClients
+
+defs = dg.Definitions(
+    assets=[*catalogue_assets, *warehouse_assets],
+    asset_checks=[*catalogue_checks, *warehouse_checks],
+    jobs=[*catalogue_jobs, *order_jobs, *warehouse_jobs],
+    schedules=[*catalogue_schedules, *order_schedules, *warehouse_schedules],
+    sensors=[*order_sensors, *warehouse_sensors],
+    resources={
+        "lake": LakeResource(),
+        "providers": ProviderClients(),
+        "operations": OrderOperations(),
+    },
+    executor=dg.in_process_executor,
+)
