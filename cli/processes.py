@@ -1,0 +1,57 @@
+"""Run the Procfile's processes in the background with their output in files, and end them for certain."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from honcho.environ import parse_procfile
+
+ROOT = Path(__file__).resolve().parent.parent
+_GRACE_SECONDS = 10
+
+
+@contextmanager
+def background(parts: Sequence[str], environment: Mapping[str, str], logs: Path) -> Iterator[None]:
+    """Start the named processes, each with `logs/<name>.log`; on leaving, ask them to end and then insist."""
+    logs.mkdir(parents=True, exist_ok=True)
+    commands = parse_procfile((ROOT / "Procfile").read_text()).processes
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for name in parts:
+            with (logs / f"{name}.log").open("wb") as log:
+                started.append(
+                    subprocess.Popen(  # the Procfile is ours; its lines are shell lines by that format's definition
+                        commands[name],
+                        shell=True,
+                        cwd=ROOT,
+                        env=dict(environment),
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                )
+        yield
+    finally:
+        _end(started)
+
+
+def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            _signal(process, signal.SIGKILL)
+            process.wait()
+        _signal(process, signal.SIGKILL)  # what the process left behind in its session
+
+
+def _signal(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
