@@ -21,6 +21,11 @@ _MOST_DIGITS = 24
 _LONG_DIGITS = re.compile(r"\d{9,}")
 _MAIL_ADDRESS = re.compile(r"\S+@\S+")
 _BLANKS = re.compile(r"\s+")
+_SPEED = re.compile(r"(?<![\d.])(\d{1,6}(?:\.\d{1,3})?)\s*([km])(?:bps|bit/s|b/s)", re.IGNORECASE)
+_DAILY_SIZE = re.compile(
+    r"(?<![\d.])(\d{1,5}(?:\.\d{1,3})?)\s*([GM])B?\s*(?:of\s+)?(?:data\s+|usage\s+)?(?:per|a|each|/)\s*day",
+    re.IGNORECASE,
+)
 
 Row = Mapping[str, Any]
 
@@ -120,6 +125,24 @@ def said(message: object) -> str:
         return ""
     line = _BLANKS.sub(" ", message[: 4 * SAID_CHARACTERS]).strip()
     return _LONG_DIGITS.sub("#", _MAIL_ADDRESS.sub("#", line))[:SAID_CHARACTERS]
+
+
+def speed_kbps(policy: str) -> int | None:
+    """Return the first speed a fair-use text names (`512 kbps`, `1.25 Mbps`) in kbit/s, None where it names none."""
+    found = _SPEED.search(policy[:2000])
+    if found is None:
+        return None
+    speed = int(Decimal(found[1]) * (1000 if found[2].lower() == "m" else 1))
+    return speed or None
+
+
+def daily_mb(policy: str) -> int | None:
+    """Return the daily allowance a fair-use text names (`3 GB usage per day`, `1GB/day`) in nominal megabytes."""
+    found = _DAILY_SIZE.search(policy[:2000])
+    if found is None:
+        return None
+    size = int(Decimal(found[1]) * (1000 if found[2].lower() == "g" else 1))
+    return size or None
 
 
 def names(values: Iterable[object], *, most: int = 40, longest: int = 60) -> tuple[str, ...]:
