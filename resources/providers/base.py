@@ -6,8 +6,10 @@ raises; what httpx reports decides whether the request can have arrived (`_NEVER
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -27,6 +29,9 @@ READ_PATIENCE_SECONDS = 120.0
 
 # httpx raises these before a byte of the request is on the wire; every other transport error may come after it.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
+
+# httpx logs whole addresses, and some of them hold an ICCID.
+logging.getLogger("httpx").addFilter(lambda record: record.levelno > logging.INFO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +221,11 @@ def raise_for_read(slug: str, call: str, reply: Reply, message: str = "") -> Non
         raise ProviderAuthFailed(f"{slug} {call}: HTTP {reply.status}; check this provider's keys and IP allow-list")
     if reply.status >= httpx.codes.BAD_REQUEST:
         raise ProviderRejected(f"{slug} {call}: HTTP {reply.status} {message}".rstrip())
+
+
+def settled(capabilities: Capabilities, sent_at: datetime, now: datetime) -> bool:
+    """Return whether an order sent at `sent_at` would be visible by now, so that its absence proves something."""
+    return now - sent_at > timedelta(seconds=capabilities.settle_seconds)
 
 
 def _glimpse(body: bytes) -> str:

@@ -151,15 +151,20 @@ def names(values: Iterable[object], *, most: int = 40, longest: int = 60) -> tup
     return tuple(sorted(found)[:most])
 
 
+def smdp_host(address: str) -> str:
+    """Return an SM-DP+ address without scheme, path and blanks: some providers send a URL where a host belongs."""
+    return address.strip().rpartition("://")[2].partition("/")[0]
+
+
 def profile_from_lpa(lpa: object, *, iccid: str, confirmation_code: str = "") -> EsimProfile | None:
     """Return the profile an activation string `LPA:1$<address>$<matching id>` describes, None when it is not one."""
     if not isinstance(lpa, str):
         return None
     parts = lpa.strip().split("$")
-    if len(parts) < 3 or parts[0].upper() not in {"LPA:1", "1"} or not parts[1] or not iccid:
+    if len(parts) < 3 or parts[0].upper() not in {"LPA:1", "1"} or not smdp_host(parts[1]) or not iccid:
         return None
     return EsimProfile(
-        iccid=iccid, smdp_address=parts[1], activation_code=parts[2], confirmation_code=confirmation_code
+        iccid=iccid, smdp_address=smdp_host(parts[1]), activation_code=parts[2], confirmation_code=confirmation_code
     )
 
 
