@@ -1,0 +1,201 @@
+"""The one place that changes the state of an order or of a unit: under the order's row lock, with an event each.
+
+`lock_order` first, then everything else: whoever holds the order's row may read and change its units. Moving to the
+state it is in already is a no-op; a step that is not in the table raises and changes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from esim.errors import NotFound
+from esim.orders import OrderStatus, UnitStatus, advance, advance_unit, status_from_units
+from resources.db.tables import esims, order_events, orders
+
+
+@dataclass(slots=True)
+class OrderRow:
+    """An order as the holder of its lock sees it; `move_order` keeps `status` up to date."""
+
+    order_id: UUID
+    display_id: str
+    status: OrderStatus
+    payment_status: str
+    amount_minor: int
+    refunded_minor: int
+    currency: str
+    session_id: str | None
+    payment_intent: str | None
+    attention_reason: str | None
+    created_at: datetime
+    expires_at: datetime
+    paid_at: datetime | None
+    deadline_at: datetime | None
+    completed_at: datetime | None
+
+
+@dataclass(slots=True)
+class UnitRow:
+    """One eSIM of an order, without its personal data; `move_unit` keeps `status` up to date."""
+
+    esim_id: UUID
+    order_id: UUID
+    item_id: UUID
+    n: int
+    status: UnitStatus
+    failures: int
+    fence: int
+    lease_owner: str | None
+    lease_until: datetime | None
+    next_attempt_at: datetime | None
+    provider: str | None
+    offer_id: str | None
+    provider_order_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of an order's history; `details` carries ids and figures, never personal data."""
+
+    order_id: UUID
+    from_status: str | None
+    to_status: str
+    reason: str
+    actor: str
+    at: datetime
+    esim_n: int | None = None
+    run_id: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+ORDER_COLUMNS = tuple(orders.c[name] for name in OrderRow.__slots__)
+UNIT_COLUMNS = tuple(esims.c[name] for name in UnitRow.__slots__)
+
+
+def lock_order(conn: Connection, order_id: UUID) -> OrderRow:
+    """Lock an order's row until the transaction ends and return it.
+
+    Raises:
+        NotFound: there is no such order.
+    """
+    row = conn.execute(select(*ORDER_COLUMNS).where(orders.c.order_id == order_id).with_for_update()).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no order {order_id}")
+    return order_row(row)
+
+
+def lock_units(conn: Connection, order_id: UUID) -> list[UnitRow]:
+    """Lock an order's units and return them in order of their numbers; the caller holds the order's lock."""
+    found = select(*UNIT_COLUMNS).where(esims.c.order_id == order_id).order_by(esims.c.n).with_for_update()
+    return [unit_row(row) for row in conn.execute(found)]
+
+
+def order_row(row: Row[Any]) -> OrderRow:
+    """Return a row of `ORDER_COLUMNS` as a typed order."""
+    order = OrderRow(**row._mapping)
+    order.status = OrderStatus(order.status)
+    return order
+
+
+def unit_row(row: Row[Any]) -> UnitRow:
+    """Return a row of `UNIT_COLUMNS` as a typed unit."""
+    unit = UnitRow(**row._mapping)
+    unit.status = UnitStatus(unit.status)
+    return unit
+
+
+def move_order(
+    conn: Connection,
+    order: OrderRow,
+    target: OrderStatus,
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+    run_id: str | None = None,
+    details: Mapping[str, object] | None = None,
+) -> bool:
+    """Move a locked order to `target` and note why; return False, changing nothing, when it is there already.
+
+    Sets `paid_at` and `completed_at` the first time, and `attention_reason` while a person is needed.
+
+    Raises:
+        IllegalTransition: the table has no such step.
+    """
+    if not advance(order.status, target):
+        return False
+    values: dict[str, object] = {"status": target, "updated_at": now, "attention_reason": None}
+    if target is OrderStatus.ATTENTION:
+        values["attention_reason"] = reason
+    if target is OrderStatus.PAID and order.paid_at is None:
+        values["paid_at"] = order.paid_at = now
+    if target is OrderStatus.COMPLETED and order.completed_at is None:
+        values["completed_at"] = order.completed_at = now
+    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
+    event = Event(order.order_id, order.status, target, reason, actor, now, None, run_id, details or {})
+    note(conn, [event])
+    order.status = target
+    order.attention_reason = reason if target is OrderStatus.ATTENTION else None
+    return True
+
+
+def move_unit(  # noqa: PLR0913 - what moves, why, by whom and what goes with it: all named at every call
+    conn: Connection,
+    unit: UnitRow,
+    target: UnitStatus,
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+    run_id: str | None = None,
+    details: Mapping[str, object] | None = None,
+    values: Mapping[str, object] | None = None,
+) -> bool:
+    """Move a unit of a locked order to `target` and note why; return False, changing nothing, when it is there.
+
+    `values` are further columns of the unit to set in the same step. A unit that is not being worked has no lease.
+
+    Raises:
+        IllegalTransition: the table has no such step.
+    """
+    if not advance_unit(unit.status, target):
+        return False
+    columns: dict[str, object] = {"status": target, "updated_at": now}
+    if target is UnitStatus.QUEUED:
+        columns["next_attempt_at"] = now
+    if target is not UnitStatus.WORKING:
+        columns |= {"lease_owner": None, "lease_until": None}
+    conn.execute(update(esims).where(esims.c.esim_id == unit.esim_id).values(**columns | dict(values or {})))
+    event = Event(unit.order_id, unit.status, target, reason, actor, now, unit.n, run_id, details or {})
+    note(conn, [event])
+    unit.status = target
+    return True
+
+
+def settle_order(
+    conn: Connection, order_id: UUID, *, reason: str, actor: str, now: datetime, run_id: str | None = None
+) -> OrderRow:
+    """Lock an order and move it to what its units say; return it as it stands then.
+
+    An order that is not paid yet is left alone.
+
+    Raises:
+        NotFound: there is no such order.
+    """
+    order = lock_order(conn, order_id)
+    if order.status in {OrderStatus.PENDING, OrderStatus.CANCELLED}:
+        return order
+    states = [UnitStatus(value) for value in conn.scalars(select(esims.c.status).where(esims.c.order_id == order_id))]
+    move_order(conn, order, status_from_units(states), reason=reason, actor=actor, now=now, run_id=run_id)
+    return order
+
+
+def note(conn: Connection, events: Sequence[Event]) -> None:
+    """Append events to the history of orders, in one statement."""
+    if events:
+        conn.execute(insert(order_events), [asdict(event) for event in events])
