@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, TypeVar
 
 from esim.catalogue import CataloguePage, ProviderOffer, RejectedPlan, check_offer
 from esim.errors import InvalidInput, InvalidOffer, MalformedReply
@@ -28,6 +28,7 @@ _DAILY_SIZE = re.compile(
 )
 
 Row = Mapping[str, Any]
+T = TypeVar("T")
 
 
 def mapping(value: object, what: str) -> Row:
@@ -100,6 +101,18 @@ def whole(row: Row, key: str) -> int:
     if number != number.to_integral_value():
         raise InvalidOffer(f"{key} of {number} is not whole", field=key)
     return int(number)
+
+
+def trusted(read: Callable[..., T], *arguments: object) -> T:
+    """Return what a field reader returns, outside of a catalogue.
+
+    Raises:
+        MalformedReply: the field is not what the contract says.
+    """
+    try:
+        return read(*arguments)
+    except InvalidInput as error:
+        raise MalformedReply(str(error)) from error
 
 
 def moment(value: object) -> datetime | None:

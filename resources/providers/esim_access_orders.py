@@ -1,0 +1,153 @@
+"""What eSIM Access's records of orders and eSIMs amount to: outcomes, profiles, events; no HTTP.
+
+`esim/query` rows -> the rows with our `transactionId` -> `Provisioned`, `Pending` or `Unknown`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from esim.errors import WebhookRejected
+from esim.purchase import (
+    ErrorType,
+    EsimProfile,
+    EsimRef,
+    EventKind,
+    Outcome,
+    Pending,
+    ProviderEvent,
+    Provisioned,
+    PurchaseRequest,
+    Rejected,
+    Unknown,
+)
+from resources.providers.esim_access_catalogue import CURRENCY, PRICE_UNITS, SLUG
+from resources.providers.payload import Row, loose_text, profile_from_lpa
+
+POLL_SECONDS = 3.0
+WINDOW_BEFORE = timedelta(minutes=10)
+WINDOW_AFTER = timedelta(minutes=30)
+_READY = frozenset({"GOT_RESOURCE", "IN_USE", "USED_UP", "UNUSED_EXPIRED", "USED_EXPIRED"})
+_ENDED = frozenset({"CANCEL", "CANCELLED", "SUSPENDED", "REVOKE", "REVOKED"})
+_EVENTS = {
+    "ESIM_STATUS": EventKind.ESIM_STATUS,
+    "SMDP_EVENT": EventKind.ESIM_STATUS,
+    "DATA_USAGE": EventKind.USAGE,
+    "VALIDITY_USAGE": EventKind.EXPIRY,
+    "CHECK_HEALTH": EventKind.HEALTH_CHECK,
+}
+
+
+def order_body(request: PurchaseRequest, price: int) -> dict[str, object]:
+    """Return the body of the order call: one eSIM, guarded by `price` in 1/10000 USD."""
+    line: dict[str, object] = {"packageCode": request.provider_package_id, "count": 1, "price": price}
+    if "period_num" in request.hints:
+        line["periodNum"] = int(request.hints["period_num"])
+    return {"transactionId": request.reference, "amount": price, "packageInfoList": [line]}
+
+
+def top_up_body(request: PurchaseRequest, esim: EsimRef, price: int) -> dict[str, object]:
+    """Return the body of the top-up call for an eSIM we know by its `esimTranNo`."""
+    body: dict[str, object] = {
+        "esimTranNo": esim.provider_esim_id,
+        "packageCode": request.provider_package_id,
+        "transactionId": request.reference,
+        "amount": price,
+    }
+    if "period_num" in request.hints:
+        body["periodNum"] = int(request.hints["period_num"])
+    return body
+
+
+def price_units(request: PurchaseRequest) -> int | Rejected:
+    """Return the expected price in 1/10000 USD, or a refusal when it cannot be said so."""
+    units = request.expected_cost.amount * PRICE_UNITS
+    if request.expected_cost.currency != CURRENCY or units != units.to_integral_value():
+        return Rejected(
+            ErrorType.PRICE_CHANGED, f"{SLUG}: {request.expected_cost} is no price of eSIM Access; not sent"
+        )
+    return int(units)
+
+
+def window(started_at: datetime) -> dict[str, object]:
+    """Return the times between which an order sent at `started_at` was made, with room for clocks that differ."""
+    start, end = started_at.astimezone(UTC) - WINDOW_BEFORE, started_at.astimezone(UTC) + WINDOW_AFTER
+    return {"startTime": f"{start:%Y-%m-%dT%H:%M:%SZ}", "endTime": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
+
+
+def is_ours(esim: Row, reference: str) -> bool:
+    """Return whether an eSIM, or a plan on it, was bought under our reference."""
+    plans = esim.get("packageList")
+    records = [esim, *(plan for plan in plans if isinstance(plan, dict))] if isinstance(plans, list) else [esim]
+    return any(record.get("transactionId") == reference for record in records)
+
+
+def accepted(order_no: str, request: PurchaseRequest) -> Pending:
+    """Return the outcome of an order that is paid and not delivered yet; the guard makes the cost certain."""
+    return Pending(order_no, POLL_SECONDS, request.expected_cost)
+
+
+def outcome_of(esims: Sequence[Row], request: PurchaseRequest) -> Outcome:
+    """Return what the eSIMs of our order amount to."""
+    if len(esims) != 1:
+        message = f"{SLUG}: {len(esims)} eSIMs for one unit ({request.reference}); a person must look"
+        return Unknown(ErrorType.PROVIDER_API_ERROR, message)
+    esim = esims[0]
+    order_no, status = loose_text(esim, "orderNo"), loose_text(esim, "esimStatus").upper()
+    if status in _ENDED:
+        # What becomes of the money then is not documented: neither another purchase nor a delivery is safe.
+        return Unknown(ErrorType.PROVIDER_API_ERROR, f"{SLUG}: order {order_no} is {status}; a person must look")
+    profile = profile_of(esim)
+    if profile is not None and status in _READY:
+        return Provisioned(profile, order_no, request.expected_cost)
+    return accepted(order_no, request)
+
+
+def topped_up(request: PurchaseRequest, answer: Row) -> Provisioned:
+    """Return the outcome of a top-up: the eSIM stays the same, so its activation data are not told again."""
+    esim = request.top_up_of or EsimRef()
+    profile = EsimProfile(esim.iccid or loose_text(answer, "iccid"), "", "", esim.provider_esim_id)
+    return Provisioned(profile, loose_text(answer, "topUpEsimTranNo") or request.reference, request.expected_cost)
+
+
+def profile_of(esim: Row) -> EsimProfile | None:
+    """Return the activation data of an eSIM, None while there are none."""
+    profile = profile_from_lpa(esim.get("ac"), iccid=loose_text(esim, "iccid"))
+    if profile is None:
+        return None
+    return EsimProfile(
+        profile.iccid,
+        profile.smdp_address,
+        profile.activation_code,
+        provider_esim_id=loose_text(esim, "esimTranNo"),
+        apn=loose_text(esim, "apn"),
+        install_url=loose_text(esim, "shortUrl"),
+    )
+
+
+def event_of(body: bytes) -> ProviderEvent:
+    """Return the event in a webhook body.
+
+    Raises:
+        WebhookRejected: it is not an event of eSIM Access.
+    """
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise WebhookRejected(f"{SLUG}: the webhook is not JSON") from error
+    if not isinstance(event, dict) or not loose_text(event, "notifyType"):
+        raise WebhookRejected(f"{SLUG}: the webhook has no notifyType")
+    kind = loose_text(event, "notifyType")
+    inside = event.get("content")
+    content: Mapping[str, object] = inside if isinstance(inside, dict) else {}
+    status = loose_text(content, "orderStatus") or loose_text(content, "esimStatus")
+    order_no = loose_text(content, "orderNo")
+    ready = kind == "ORDER_STATUS" and status == "GOT_RESOURCE"
+    return ProviderEvent(
+        event_id=loose_text(event, "notifyId") or f"{kind}:{order_no}:{status}",
+        kind=EventKind.ORDER_READY if ready else _EVENTS.get(kind, EventKind.OTHER),
+        reference=loose_text(content, "transactionId"),
+        provider_order_id=order_no,
+        iccid=loose_text(content, "iccid"),
+        message=f"{kind} {status}".strip(),
+    )
