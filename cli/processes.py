@@ -1,11 +1,13 @@
 """Run the Procfile's processes in the background with their output in files, and end them for certain."""
 
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 
 from honcho.environ import parse_procfile
 
@@ -22,10 +24,10 @@ def background(parts: Sequence[str], environment: Mapping[str, str], logs: Path)
     try:
         for name in parts:
             with (logs / f"{name}.log").open("wb") as log:
+                command = shlex.split(Template(commands[name]).substitute(environment))
                 started.append(
-                    subprocess.Popen(  # the Procfile is ours; its lines are shell lines by that format's definition
-                        commands[name],
-                        shell=True,
+                    subprocess.Popen(
+                        command,
                         cwd=ROOT,
                         env=dict(environment),
                         stdout=log,

