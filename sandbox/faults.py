@@ -37,6 +37,7 @@ KINDS: dict[str, str] = {
     "foreign_currency": "amounts in params.currency (EUR)",
     "broken_plan": "params.count (1) plans of a catalogue page lack what makes them readable",
     "delisted": "params.package_ids, or params.share (0.25) of the plans, are withdrawn",
+    "bare_array": "eSIM Go answers lists without their wrapper",
     "empty_catalogue": "a catalogue without a single plan",
     "duplicate_code": "eSIM Access refuses a repeated transactionId with 310402 instead of replaying",
     "fail_after_accept": "accepts the order, which then fails at the provider",

@@ -169,11 +169,12 @@ class Ledger:
             order.currency, order.kind,
         )  # fmt: skip
 
-    def issue(self, order: Order, package: Package, iccids: Iterable[str] = ()) -> list[Sim]:
-        """Make the eSIMs of an order (reusing the given ICCIDs first) and book them as delivered."""
+    def issue(self, order: Order, package: Package, iccids: Iterable[str] = (), count: int | None = None) -> list[Sim]:
+        """Make the eSIMs of an order, or the next `count` of them, reusing the given ICCIDs; book them as delivered."""
         spare = list(iccids)
+        rows = self._rows[order.order_id]
         made = []
-        for row in self._rows[order.order_id]:
+        for row in [row for row in rows if row.iccid is None][:count]:
             number = self.number()
             iccid = spare.pop() if spare else with_luhn(f"{self._prefix}{number:011d}"[:18])
             sim = Sim(str(number), iccid, self.matching_id(number), self._host, order.order_id, self.stamp())
@@ -183,7 +184,8 @@ class Ledger:
             order.sims.append(sim.sim_id)
             row.iccid, row.state = iccid, "delivered"
             made.append(sim)
-        order.state = "delivered"
+        if all(row.iccid is not None for row in rows):
+            order.state = "delivered"
         return made
 
     def matching_id(self, number: int) -> str:
@@ -191,13 +193,32 @@ class Ledger:
         return token(self.world.config.seed, self.slug, number, size=20)
 
     def extend(self, order: Order, package: Package, sim: Sim) -> Bundle:
-        """Put an order's data on an eSIM that exists."""
+        """Put one unit of an order on an eSIM that exists."""
         bundle = self._add_bundle(sim, order, package)
         order.sims.append(sim.sim_id)
-        for row in self._rows[order.order_id]:
-            row.iccid, row.state, row.kind = sim.iccid, "delivered", "topup"
-        order.kind, order.state = "topup", "delivered"
+        rows = self._rows[order.order_id]
+        row = next(row for row in rows if row.iccid is None)
+        row.iccid, row.state, row.kind = sim.iccid, "delivered", "topup"
+        bundle.kind = "topup"
+        if all(row.iccid is not None for row in rows):
+            order.kind, order.state = "topup", "delivered"
         return bundle
+
+    def take_back(self, order: Order, iccid: str) -> None:
+        """Return one unit from an eSIM into the inventory."""
+        row = next(row for row in self._rows[order.order_id] if row.iccid == iccid)
+        row.iccid, row.state, order.state = None, "inventory", "inventory"
+
+    def unassigned(self, order: Order) -> int:
+        """How many units of an order wait in the inventory."""
+        return sum(row.iccid is None and row.state == "inventory" for row in self._rows[order.order_id])
+
+    def settle(self, order: Order, state: str, count: int) -> None:
+        """Change the state of up to `count` units that have no eSIM."""
+        for row in [row for row in self._rows[order.order_id] if row.iccid is None and row.state == "inventory"][
+            :count
+        ]:
+            row.state = state
 
     def _add_bundle(self, sim: Sim, order: Order, package: Package) -> Bundle:
         bundle_id = uuid_text(self.slug, order.order_id, sim.sim_id, len(sim.bundles))

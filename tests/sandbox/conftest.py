@@ -32,3 +32,10 @@ def airalo(sandbox: httpx.Client, running: Served) -> Iterator[httpx.Client]:
         token = client.post("/token", data=form).json()["data"]["access_token"]
         client.headers["authorization"] = f"Bearer {token}"
         yield client
+
+
+@pytest.fixture
+def esim_go(sandbox: httpx.Client, running: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{running.base_url}/esim_go/v2.5", timeout=10) as client:
+        client.headers["x-api-key"] = "sandbox-key"
+        yield client
