@@ -1,0 +1,245 @@
+"""The lake: Parquet files plus a catalogue in PostgreSQL (DuckLake), opened through DuckDB.
+
+Any number of processes write and read at once: a write is one transaction, a reader sees the last committed snapshot
+and never half a table. Writers that collide try again, a bounded number of times. Passwords stay out of statements
+and messages. Money is BIGINT or DECIMAL here; a float in a money column is refused.
+"""
+# ruff: noqa: S608 - only names checked by table_name() are put into statements; values are bound
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import SystemRandom
+from typing import Literal, Self, TypeVar
+
+import duckdb
+import polars as pl
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from esim.errors import NumnaRoadError
+from resources.warehouse.extensions import load_extension, quoted
+from resources.warehouse.tables import NAME, SCHEMAS, check_frame, merge_rows, set_comments, table_exists, table_name
+
+_ATTEMPTS = 12
+_CREATE_LOCK = 0x6C616B65  # one process creates the lake; the others wait for it
+_CONFLICTS = ("conflict", "could not serialize", "deadlock detected", "duplicate key value", "concurrent update")
+
+T = TypeVar("T")
+Connection = duckdb.DuckDBPyConnection
+
+
+class LakeUnavailable(NumnaRoadError):
+    """The lake cannot be opened."""
+
+
+class LakeConflict(NumnaRoadError):
+    """Other writers kept changing the same table; the write was given up and changed nothing."""
+
+
+class Lake:
+    """The lake at a libpq `catalogue_url` with its Parquet files under `data_path` (a folder or an `s3://` prefix).
+
+    One DuckDB instance per process and mode is opened on first use and kept; `close()` (or `with`) lets go of it.
+    """
+
+    def __init__(self, catalogue_url: str, data_path: str | Path) -> None:
+        self._url = catalogue_url
+        remote = "://" in str(data_path)
+        self.data_path = str(data_path).rstrip("/") + "/" if remote else f"{Path(data_path).absolute()}/"
+        self._instances: dict[tuple[int, bool], Connection] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Lake({self._conninfo()!r}, {self.data_path!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def connect(self, *, read_only: bool = False) -> Iterator[Connection]:
+        """Give a connection whose current database is the lake, with its schemas in place.
+
+        Raises:
+            LakeUnavailable: the catalogue or the files cannot be reached; the message says what to do.
+        """
+        connection = self._instance(read_only).cursor()
+        try:
+            connection.execute(f"use {NAME}")
+            yield connection
+        finally:
+            connection.close()
+
+    def transact(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in one transaction and commit it; on a conflict with another writer run it again.
+
+        Raises:
+            LakeConflict: it collided every time.
+        """
+        last: duckdb.Error | None = None
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(SystemRandom().uniform(0, min(2.0, 0.05 * 2**attempt)))
+            with self.connect() as connection:
+                try:
+                    connection.execute("begin")
+                    result = work(connection)
+                    connection.execute("commit")
+                except duckdb.Error as error:
+                    _roll_back(connection)
+                    if not _is_conflict(error):
+                        raise
+                    last = error
+                except BaseException:
+                    _roll_back(connection)
+                    raise
+                else:
+                    return result
+        raise LakeConflict(f"gave up after {_ATTEMPTS} collisions with other writers, nothing was written: {last}")
+
+    def write(
+        self,
+        schema: str,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        mode: Literal["replace", "append"] = "replace",
+        comment: str | None = None,
+        column_comments: Mapping[str, str] | None = None,
+    ) -> int:
+        """Write `frame` as (or to the end of) a table, in one transaction; return the rows written.
+
+        Raises:
+            InvalidInput: a bad name, no columns, or a float in a money column.
+            LakeConflict: other writers kept the table busy.
+        """
+        name = table_name(schema, table)
+        check_frame(name, frame)
+
+        def work(connection: Connection) -> int:
+            connection.register("incoming", frame)
+            if mode == "replace":
+                connection.execute(f"create or replace table {name} as select * from incoming")
+            else:
+                connection.execute(f"create table if not exists {name} as select * from incoming limit 0")
+                connection.execute(f"insert into {name} by name select * from incoming")
+            set_comments(connection, name, comment, column_comments or {})
+            return frame.height
+
+        return self.transact(work)
+
+    def merge(self, schema: str, table: str, frame: pl.DataFrame, key: str | Sequence[str]) -> int:
+        """Insert the rows of `frame` whose `key` is new and overwrite the others; return the rows given.
+
+        Raises:
+            InvalidInput: a bad name, a key that is missing or not unique in `frame`, or a float in a money column.
+            LakeConflict: other writers kept the table busy.
+        """
+        return self.transact(lambda connection: merge_rows(connection, schema, table, frame, key))
+
+    def read(self, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> pl.DataFrame:
+        """Return the rows of a query on the last committed snapshot."""
+        with self.connect(read_only=True) as connection:
+            return connection.execute(sql, params if isinstance(params, Mapping) else list(params)).pl()
+
+    def table_exists(self, schema: str, table: str) -> bool:
+        """Tell whether there is such a table or view."""
+        with self.connect(read_only=True) as connection:
+            return table_exists(connection, schema, table)
+
+    def attach_statement(self, *, read_only: bool = True) -> str:
+        """Return the ATTACH line with which any DuckDB client opens the lake; a password is not part of it."""
+        mode = ", read_only" if read_only else ""
+        source, path = quoted(f"ducklake:postgres:{self._conninfo()}"), quoted(self.data_path)
+        return f"attach '{source}' as {NAME} (data_path '{path}'{mode})"
+
+    def close(self) -> None:
+        """Let go of this process's DuckDB instances."""
+        with self._lock:
+            for key in [key for key in self._instances if key[0] == os.getpid()]:
+                self._instances.pop(key).close()
+
+    def _instance(self, read_only: bool) -> Connection:
+        # A forked child must not touch its parent's instance: DuckDB's threads do not survive a fork.
+        key = (os.getpid(), read_only)
+        with self._lock:
+            if key not in self._instances:
+                self._instances[key] = self._open(read_only)
+            return self._instances[key]
+
+    def _open(self, read_only: bool) -> Connection:
+        instance = self._bare_instance()
+        try:
+            if not self._attached(instance, read_only):
+                self._create()
+                if not self._attached(instance, read_only):
+                    raise LakeUnavailable(f"the lake {self!r} was created but cannot be opened")
+        except BaseException:
+            instance.close()
+            raise
+        return instance
+
+    def _bare_instance(self) -> Connection:
+        off: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
+        instance = duckdb.connect(config=off)
+        for name in ("postgres_scanner", "ducklake", *(("httpfs",) if self.data_path.startswith("s3://") else ())):
+            load_extension(instance, name)
+        instance.execute("set TimeZone = 'UTC'")
+        if password := conninfo_to_dict(self._url).get("password"):
+            instance.execute(f"create secret (type postgres, password '{quoted(str(password))}')")
+        return instance
+
+    def _attached(self, instance: Connection, read_only: bool) -> bool:
+        """Attach the lake where it is complete; otherwise leave it detached and say so."""
+        try:
+            instance.execute(f"{self.attach_statement(read_only=read_only)[:-1]}, create_if_not_exists false)")
+        except duckdb.Error as error:
+            if "explicitly disabled" in str(error):
+                return False
+            raise LakeUnavailable(self._advice(error)) from error
+        found = instance.execute(
+            "select count(*) from duckdb_schemas() where database_name = ? and schema_name in ?", [NAME, list(SCHEMAS)]
+        ).fetchone()
+        if found == (len(SCHEMAS),):
+            return True
+        instance.execute(f"detach {NAME}")
+        return False
+
+    def _create(self) -> None:
+        if "://" not in self.data_path:
+            Path(self.data_path).mkdir(parents=True, exist_ok=True)
+        with psycopg.connect(self._url, autocommit=True, connect_timeout=10) as guard:
+            guard.execute("select pg_advisory_lock(%s)", [_CREATE_LOCK])
+            with self._bare_instance() as instance:
+                instance.execute(self.attach_statement(read_only=False))
+                for schema in SCHEMAS:
+                    instance.execute(f"create schema if not exists {NAME}.{schema}")
+
+    def _conninfo(self) -> str:
+        parts = {key: value for key, value in conninfo_to_dict(self._url).items() if key != "password"}
+        return make_conninfo("", **parts)
+
+    def _advice(self, error: duckdb.Error) -> str:
+        text = str(error)
+        if "DATA_PATH" in text:
+            return f"the lake's files are not under {self.data_path}: set LAKE_DATA_PATH to where they are ({text})"
+        return f"the lake's catalogue {self._conninfo()!r} cannot be opened; is the server up, and migrated? ({text})"
+
+
+def _is_conflict(error: duckdb.Error) -> bool:
+    text = str(error).lower()
+    return any(mark in text for mark in _CONFLICTS)
+
+
+def _roll_back(connection: Connection) -> None:
+    with suppress(duckdb.Error):  # a failed commit has ended the transaction already
+        connection.execute("rollback")
