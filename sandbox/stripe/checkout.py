@@ -3,6 +3,7 @@
 open session -- pay --> intent -> charge -> balance transaction; events go out in the background
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,13 +34,11 @@ def pay(state: StripeState, session_id: str, attempt: Attempt) -> Json:
         raise StripeError.refused(message, param="session")
     intent = _intent(state, session)
     if attempt.outcome == "fail":
-        made = _decline(state, intent, attempt.email)
+        events.send(state, _decline(state, intent, attempt.email), attempt.plan)
     elif attempt.outcome == "succeed":
-        made = _succeed(state, session, intent, attempt.email)
+        events.send(state, _succeed(state, session, intent, attempt.email), attempt.plan)
     else:
-        made = _process(state, session, intent, attempt)
-    if made:
-        events.send(state, made, attempt.plan)
+        _process(state, session, intent, attempt)
     return session
 
 
@@ -98,7 +97,7 @@ def settle(state: StripeState, charge: Json, intent: Json, session: Json) -> Non
     session["payment_status"] = "paid"
 
 
-def _process(state: StripeState, session: Json, intent: Json, attempt: Attempt) -> list[Json]:
+def _process(state: StripeState, session: Json, intent: Json, attempt: Attempt) -> None:
     """Start a payment that settles later; held back whole when its events are to arrive out of order."""
     charge = _charge(state, intent, "pending", attempt.email, "us_bank_account")
     intent["status"] = "processing"
@@ -110,13 +109,16 @@ def _process(state: StripeState, session: Json, intent: Json, attempt: Attempt) 
     ]
     reordered = attempt.plan.reorder or state.faults.strike("webhook_reorder", type="") is not None
     plan = events.Plan(**{**vars(attempt.plan), "reorder": reordered})
-    held = made if reordered else []
+    first = None if reordered else events.prepare(state, made, plan)
 
-    async def finish() -> None:
-        events.send(state, [*held, *_finish(state, session, intent, charge, attempt.outcome)], plan)
+    async def settle_later() -> None:
+        if first is not None:
+            await first
+        await asyncio.sleep(attempt.after_s)
+        ended = _finish(state, session, intent, charge, attempt.outcome)
+        events.send(state, ended if first is not None else [*made, *ended], plan)
 
-    state.world.later(attempt.after_s, finish, "stripe async payment")
-    return [] if reordered else made
+    state.world.spawn(settle_later(), "stripe async payment")
 
 
 def _finish(state: StripeState, session: Json, intent: Json, charge: Json, outcome: str) -> list[Json]:

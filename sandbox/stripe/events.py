@@ -8,9 +8,10 @@ import copy
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import httpx
 
@@ -50,7 +51,12 @@ def signature(payload: bytes, secret: str, timestamp: int) -> str:
 
 
 def send(state: StripeState, events: Sequence[Json], plan: Plan | None = None) -> None:
-    """Deliver the events of one operation, in order unless the plan or a fault says otherwise."""
+    """Deliver the events of one operation in the background, in order unless the plan or a fault says otherwise."""
+    state.world.spawn(prepare(state, events, plan), "stripe webhooks")
+
+
+def prepare(state: StripeState, events: Sequence[Json], plan: Plan | None = None) -> Coroutine[Any, Any, None]:
+    """Let the faults in force strike now; what is returned makes the first attempts, delayed events apart."""
     plan = plan or Plan()
     batch = list(events)
     if plan.reorder or state.faults.strike("webhook_reorder", type=""):
@@ -65,8 +71,7 @@ def send(state: StripeState, events: Sequence[Json], plan: Plan | None = None) -
             state.world.later(delay, partial(_send_in_order, state, [(one, copies)]), "stripe webhook")
         else:
             prompt.append((one, copies))
-    if prompt:
-        state.world.spawn(_send_in_order(state, prompt), "stripe webhooks")
+    return _send_in_order(state, prompt)
 
 
 def _delay(state: StripeState, plan: Plan, one: Json) -> float:
