@@ -82,6 +82,9 @@ def web(running_stripe: tuple[Served, Receiver], receiver: Receiver) -> Iterator
     with httpx.Client(base_url=running_stripe[0].base_url, timeout=10) as client:
         client.post("/sandbox/reset").raise_for_status()
         yield client
+        until(
+            lambda: "waiting" not in client.get("/sandbox/stripe/events").text
+        )  # no webhook strays into the next test
 
 
 @pytest.fixture
