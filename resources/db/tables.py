@@ -273,6 +273,8 @@ esims = Table(
     Column("n", SmallInteger, nullable=False),  # 1, 2, … within the order
     Column("status", Text, nullable=False),
     Column("failures", Integer, nullable=False, server_default="0"),  # rounds over all offers that ended retryable
+    Column("round_from", SmallInteger, nullable=False, server_default="0"),  # attempts up to this one are past rounds
+    _at("slot_wait_since", null=True),  # since when a serialising provider's slot was busy
     Column("fence", BigInteger, nullable=False, server_default="0"),
     Column("lease_owner", Text),
     _at("lease_until", null=True),
@@ -298,7 +300,7 @@ esims = Table(
     UniqueConstraint("provider", "provider_order_id", "iccid_hash"),  # one purchase never serves two units
     Index("ix_esims_claimable", "next_attempt_at", postgresql_where=text("status = 'queued'")),
     Index("ix_esims_leased", "lease_until", postgresql_where=text("status = 'working'")),
-    Index("ix_esims_open", "next_attempt_at", postgresql_where=text("status in ('pending', 'unknown')")),
+    Index("ix_esims_open", "next_attempt_at", postgresql_where=text("status in ('pending', 'unknown', 'attention')")),
     Index(None, "changed_xid"),
 )
 
@@ -320,7 +322,7 @@ purchase_attempts = Table(
     Column("expected_cost", Numeric(18, 6), nullable=False),
     Column("ceiling_cost", Numeric(18, 6), nullable=False),
     Column("currency", String(3), nullable=False),
-    Column("state", Text, nullable=False),  # intent, prepared, pending, provisioned, rejected, unknown
+    Column("state", Text, nullable=False),  # intent, prepared, pending, provisioned, rejected, unknown, stocked
     Column("slot", Text),  # what serialises it, while it is open
     Column("evidence", JSONB),
     Column("provider_order_id", Text),
@@ -452,6 +454,7 @@ refunds = Table(
     _at("finished_at", null=True),
     _changed(),
     Index(None, "changed_xid"),
+    Index("ix_refunds_due", "next_attempt_at", postgresql_where=text("state in ('requested', 'sent')")),
 )
 
 idempotency_keys = Table(
