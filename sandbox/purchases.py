@@ -1,6 +1,7 @@
 """What each provider really sold: the truth that tests and the demo compare the platform with.
 
-One row per eSIM (or top-up). A row is never taken away except by a reset; its state follows the provider's.
+One row per eSIM (or top-up). A row is never taken away except by a reset; its state follows the provider's: what is
+delivered, processing or in the inventory costs money, what is reserved holds it, all else cost nothing in the end.
 """
 
 from collections import Counter

@@ -105,6 +105,14 @@ class Courier:
             return False
         return answer.status_code == 200
 
+    async def takes(self, url: str, content: bytes, headers: dict[str, str]) -> bool:
+        """Whether an address takes a trial message, which some providers send when it is registered."""
+        try:
+            answer = await self._world.http.post(url, content=content, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return False
+        return any_2xx(answer.status_code)
+
     def _note(self, sender: str, url: str, result: int | str, attempt: int) -> None:
         self.log.append(
             {

@@ -131,7 +131,6 @@ class EsimGoStock:
         if all(other.state == "revoked" for other in sim.bundles):
             sim.state = "revoked"
         if not unused:
-            self._ledger.mark(order, "cancelled", sim.iccid)
             return reply({"status": "Successfully Revoked Bundle"})
         if to_balance:
             self._ledger.credit(order.unit_cost)

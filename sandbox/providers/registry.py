@@ -5,7 +5,7 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Router
 
-from sandbox.providers import airalo, esim_go
+from sandbox.providers import airalo, esim_access, esim_go
 from sandbox.world import World
 
 PREFIXES = {
@@ -15,7 +15,11 @@ PREFIXES = {
     "mobimatter": "/mobimatter",
     "esim_card": "/esim_card/api/developer/reseller",
 }
-BUILDERS: dict[str, Callable[[World], list[BaseRoute]]] = {"airalo": airalo.build, "esim_go": esim_go.build}
+BUILDERS: dict[str, Callable[[World], list[BaseRoute]]] = {
+    "airalo": airalo.build,
+    "esim_access": esim_access.build,
+    "esim_go": esim_go.build,
+}
 
 
 def mount(app: Starlette, world: World) -> None:

@@ -1,11 +1,14 @@
 """What a provider has on offer: its catalogue in wire shape, found by package id, and bent by the catalogue faults."""
 
+import asyncio
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from zlib import crc32
+
+from starlette.responses import Response, StreamingResponse
 
 from sandbox.faults import Fault
 from sandbox.providers.site import Ask
@@ -112,6 +115,19 @@ def moved(price: Decimal, fault: Fault) -> Decimal:
     """A price moved by the fault's percentage, to the cent."""
     percent = Decimal(str(fault.params.get("percent", 20)))
     return (price * (100 + percent) / 100).quantize(Decimal("0.01"))
+
+
+def endless(head: bytes, item: bytes, closing: asyncio.Event) -> Response:
+    """A list that never ends, for replies without pages; stops when the client or the sandbox does."""
+
+    async def pour() -> AsyncIterator[bytes]:
+        yield head + item
+        chunk = (b"," + item) * (1 + 65_536 // (len(item) + 1))
+        while not closing.is_set():
+            yield chunk
+            await asyncio.sleep(0)
+
+    return StreamingResponse(pour(), media_type="application/json")
 
 
 def _first(entries: list[Entry], knobs: Knobs, count: int) -> Iterator[Entry]:

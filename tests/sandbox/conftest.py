@@ -39,3 +39,10 @@ def esim_go(sandbox: httpx.Client, running: Served) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"{running.base_url}/esim_go/v2.5", timeout=10) as client:
         client.headers["x-api-key"] = "sandbox-key"
         yield client
+
+
+@pytest.fixture
+def esim_access(sandbox: httpx.Client, running: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{running.base_url}/esim_access/api/v1/open", timeout=10) as client:
+        client.headers["rt-accesscode"] = "sandbox"
+        yield client
