@@ -177,7 +177,7 @@ def place_of(entry: Row, operator: Row) -> Place:
         coverage=coverage,
         networks=names(networks),
         rechargeable=recharge if isinstance(recharge, bool) else None,
-        hints={"country": own.upper()} if own else {"type": "global"},
+        hints={"filter[country]": own.upper()} if own else {"filter[type]": "global"},
     )
 
 
@@ -215,7 +215,7 @@ def parse_offer(package: Row, *, place: Place, pricing: Pricing) -> ProviderOffe
         recommended_retail=retail,
         raw_data=f"{str(package.get('amount'))[:20]} MB ({loose_text(package, 'data')[:40]})",
         supports_top_up=place.rechargeable,
-        order_hints=place.hints if kind is OfferKind.PLAN else {},
+        order_hints=place.hints if kind is OfferKind.PLAN else {**place.hints, "include": "topup"},
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import httpx
 
 from esim.fakes import MemoryTokenStore
-from esim.ports import Limiter, Provider
+from esim.ports import Limiter, Provider, TokenStore
 from esim.purchase import ErrorType, EsimRef, EventKind, PurchaseRequest
 from resources.providers.base import Unlimited
 from resources.settings import Endpoint
@@ -179,6 +179,7 @@ class Wire(ABC):
         transport: httpx.BaseTransport | None,
         *,
         limiter: Limiter | None = None,
+        tokens: TokenStore | None = None,
         url: str = BASE_URL,
         timeout_seconds: float = 30.0,
     ) -> Provider:
@@ -186,7 +187,7 @@ class Wire(ABC):
         return self.factory(
             Endpoint(url, live=False, credentials=dict(self.credentials)),
             limiter=limiter or Unlimited(),
-            tokens=MemoryTokenStore(),
+            tokens=tokens or MemoryTokenStore(),
             clock=self.clock,
             timeout_seconds=timeout_seconds,
             transport=transport,
