@@ -25,7 +25,7 @@ from resources.warehouse.extensions import load_extension, quoted
 from resources.warehouse.tables import NAME, SCHEMAS, check_frame, merge_rows, set_comments, table_exists, table_name
 
 _ATTEMPTS = 12
-_CREATE_LOCK = 0x6C616B65  # one process creates the lake; the others wait for it
+_WORK_LOCK = 0x6C616B65
 _CONFLICTS = ("conflict", "could not serialize", "deadlock detected", "duplicate key value", "concurrent update")
 
 T = TypeVar("T")
@@ -153,6 +153,13 @@ class Lake:
         with self.connect(read_only=True) as connection:
             return table_exists(connection, schema, table)
 
+    @contextmanager
+    def exclusive(self, work: str) -> Iterator[None]:
+        """Let only one process at a time do this kind of work; the others wait their turn."""
+        with psycopg.connect(self._url, autocommit=True, connect_timeout=10) as guard:
+            guard.execute("select pg_advisory_lock(%s, hashtext(%s))", [_WORK_LOCK, work])
+            yield
+
     def attach_statement(self, *, read_only: bool = True) -> str:
         """Return the ATTACH line with which any DuckDB client opens the lake; a password is not part of it."""
         mode = ", read_only" if read_only else ""
@@ -217,12 +224,10 @@ class Lake:
     def _create(self) -> None:
         if "://" not in self.data_path:
             Path(self.data_path).mkdir(parents=True, exist_ok=True)
-        with psycopg.connect(self._url, autocommit=True, connect_timeout=10) as guard:
-            guard.execute("select pg_advisory_lock(%s)", [_CREATE_LOCK])
-            with self._bare_instance() as instance:
-                instance.execute(self.attach_statement(read_only=False))
-                for schema in SCHEMAS:
-                    instance.execute(f"create schema if not exists {NAME}.{schema}")
+        with self.exclusive("create"), self._bare_instance() as instance:
+            instance.execute(self.attach_statement(read_only=False))
+            for schema in SCHEMAS:
+                instance.execute(f"create schema if not exists {NAME}.{schema}")
 
     def _conninfo(self) -> str:
         parts = {key: value for key, value in conninfo_to_dict(self._url).items() if key != "password"}

@@ -1,0 +1,170 @@
+"""Copies changed rows of the operational store into `raw` tables of the lake.
+
+Postgres (rows with `changed_xid` from the cursor on, one snapshot for all tables) -> CSV -> one lake transaction that
+replaces those rows and moves the cursor. Killed at any point it loses and doubles nothing; repeated it changes
+nothing; a transaction that commits late is still below no cursor, because the cursor is the snapshot's oldest running
+transaction. Only allow-listed columns are read at all (`resources.warehouse.copies`).
+"""
+# ruff: noqa: S608 - statements are made of the allow-list's constants; values are bound or whole numbers
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import psycopg
+from sqlalchemy import Connection, Engine, text
+
+from resources.warehouse.copies import COPIES, CopiedTable
+from resources.warehouse.extensions import quoted
+from resources.warehouse.lake import Lake
+from resources.warehouse.tables import NAME, set_comments, table_exists
+
+# Transaction ids mean something within one database of one server only.
+_POSITION = text(
+    "select system_identifier::text || '/' || (select oid from pg_database where datname = current_database()),"
+    " pg_snapshot_xmin(pg_current_snapshot())::text::bigint from pg_control_system()"
+)
+_CURSORS = "table_name varchar, store varchar, changed_xid bigint, rows_loaded bigint, loaded_at timestamp"
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """A database and the oldest transaction that was still running there: everything before it is visible."""
+
+    store: str
+    oldest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What one load did to one table: rows written to the lake, and rows the lake's table has now."""
+
+    changed: int
+    rows: int
+
+
+def load_changes(engine: Engine, lake: Lake, copies: Sequence[CopiedTable] = COPIES) -> Mapping[str, Loaded]:
+    """Bring the lake's copies up to date with the operational store, whole or not at all.
+
+    Raises:
+        LakeConflict, LakeUnavailable: the lake could not be written; nothing changed.
+        sqlalchemy.exc.SQLAlchemyError: the operational store could not be read; nothing changed.
+    """
+    with lake.exclusive("load"):
+        return lake.transact(lambda connection: _load(engine, connection, copies))
+
+
+def tables_with_changes(engine: Engine, lake: Lake, copies: Sequence[CopiedTable] = COPIES) -> list[str]:
+    """Return the tables that have rows the lake has not loaded."""
+    with lake.connect(read_only=True) as connection:
+        cursors = _cursors(connection)
+        missing = {copy.name for copy in copies if _missing_columns(connection, copy)}
+    with engine.connect() as postgres:
+        here = _position(postgres)
+        return [
+            copy.name
+            for copy in copies
+            if copy.name in missing or _has_changes(postgres, copy, _since(cursors, copy, here))
+        ]
+
+
+def _load(engine: Engine, lake: duckdb.DuckDBPyConnection, copies: Sequence[CopiedTable]) -> Mapping[str, Loaded]:
+    cursors = _cursors(lake)
+    changed: dict[str, int] = {}
+    snapshot = engine.connect().execution_options(isolation_level="REPEATABLE READ")
+    with snapshot as postgres, TemporaryDirectory(prefix="numnaroad-load-") as folder:
+        here = _position(postgres)
+        for copy in copies:
+            since = 0 if _prepare(lake, copy) else _since(cursors, copy, here)
+            file = Path(folder) / f"{copy.name}.csv"
+            changed[copy.name] = _export(postgres, copy, since, file)
+            if since == 0:
+                lake.execute(f"delete from raw.{copy.name}")
+            if changed[copy.name]:
+                _import(lake, copy, file, merge=since > 0)
+            file.unlink()
+            if changed[copy.name] or since == 0:
+                _move_cursor(lake, copy.name, here, changed[copy.name])
+    return {copy.name: Loaded(changed[copy.name], _count(lake, copy)) for copy in copies}
+
+
+def _position(postgres: Connection) -> _Position:
+    store, oldest = postgres.execute(_POSITION).one()
+    return _Position(str(store), int(oldest))
+
+
+def _cursors(lake: duckdb.DuckDBPyConnection) -> dict[str, _Position]:
+    if not table_exists(lake, "raw", "load_cursors"):
+        return {}
+    rows = lake.execute("select table_name, store, changed_xid from raw.load_cursors").fetchall()
+    return {name: _Position(store, xid) for name, store, xid in rows}
+
+
+def _since(cursors: Mapping[str, _Position], copy: CopiedTable, here: _Position) -> int:
+    """Return the first transaction to load; 0, everything, when the lake was loaded from another database."""
+    cursor = cursors.get(copy.name)
+    return cursor.oldest if cursor is not None and cursor.store == here.store else 0
+
+
+def _has_changes(postgres: Connection, copy: CopiedTable, since: int) -> bool:
+    query = f"select exists (select from {copy.name} where changed_xid >= cast(:since as text)::xid8)"
+    return bool(postgres.scalar(text(query), {"since": str(since)}))
+
+
+def _missing_columns(lake: duckdb.DuckDBPyConnection, copy: CopiedTable) -> list[str]:
+    query = (
+        "select column_name from duckdb_columns() where database_name = ? and schema_name = 'raw' and table_name = ?"
+    )
+    found = lake.execute(query, [NAME, copy.name]).fetchall()
+    present = {name for (name,) in found}
+    return [f"{column.name} {column.type}" for column in copy.columns if column.name not in present]
+
+
+def _prepare(lake: duckdb.DuckDBPyConnection, copy: CopiedTable) -> bool:
+    """Create the copy's table or its new columns; tell whether every row must be loaded for it."""
+    missing = _missing_columns(lake, copy)
+    if not missing:
+        return False
+    if len(missing) == len(copy.columns):
+        lake.execute(f"create table raw.{copy.name} ({', '.join(missing)})")
+    for definition in missing if len(missing) < len(copy.columns) else ():
+        lake.execute(f"alter table raw.{copy.name} add column {definition}")
+    notes = {column.name: column.description for column in copy.columns}
+    set_comments(lake, f"raw.{copy.name}", copy.description, notes)
+    return True
+
+
+def _export(postgres: Connection, copy: CopiedTable, since: int, file: Path) -> int:
+    fields = ", ".join(column.expression for column in copy.columns)
+    query = f"select {fields} from {copy.name} where changed_xid >= '{since}'::xid8"
+    driver: psycopg.Connection[Any] = postgres.connection.driver_connection  # type: ignore[assignment]  # psycopg 3
+    with driver.cursor() as cursor, file.open("wb") as out:
+        with cursor.copy(f"copy ({query}) to stdout (format csv)".encode()) as data:
+            for block in data:
+                out.write(block)
+        return cursor.rowcount
+
+
+def _import(lake: duckdb.DuckDBPyConnection, copy: CopiedTable, file: Path, *, merge: bool) -> None:
+    types = ", ".join(f"'{column.name}': '{column.type}'" for column in copy.columns)
+    # In PostgreSQL's CSV an unquoted nothing is null and "" is an empty text.
+    options = "header = false, auto_detect = false, delim = ',', quote = '\"', escape = '\"', nullstr = ''"
+    rows = f"read_csv('{quoted(str(file))}', columns = {{{types}}}, {options}, allow_quoted_nulls = false)"
+    if merge:
+        lake.execute(f"delete from raw.{copy.name} where {copy.key} in (select {copy.key} from {rows})")
+    lake.execute(f"insert into raw.{copy.name} by name select * from {rows}")
+
+
+def _move_cursor(lake: duckdb.DuckDBPyConnection, name: str, here: _Position, rows: int) -> None:
+    lake.execute(f"create table if not exists raw.load_cursors ({_CURSORS})")
+    lake.execute("delete from raw.load_cursors where table_name = ?", [name])
+    lake.execute(
+        "insert into raw.load_cursors values (?, ?, ?, ?, now()::timestamp)", [name, here.store, here.oldest, rows]
+    )
+
+
+def _count(lake: duckdb.DuckDBPyConnection, copy: CopiedTable) -> int:
+    return int((lake.execute(f"select count(*) from raw.{copy.name}").fetchone() or (0,))[0])
