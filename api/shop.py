@@ -1,0 +1,85 @@
+"""What the routes work with, opened and closed together: database, catalogue shelf, vault and payment gateway.
+
+There is one `Shop` per app; nothing lives in module variables.
+"""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+
+from api.listener import Listener, OrderWatch
+from api.metrics import Metrics
+from api.middleware.cors import Cors
+from api.rate_limit import TokenBuckets
+from api.snapshot import CatalogueSnapshot, Shelf
+from esim.ports import Clock, PaymentGateway
+from resources.db.catalogue_reader import current_version, published_catalogue
+from resources.db.databases import databases, make_engine
+from resources.db.vault import Vault
+from resources.settings import Settings
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+class Shop:
+    """The state of one app."""
+
+    engine: Engine
+    vault: Vault
+    gateway: PaymentGateway
+
+    def __init__(self, settings: Settings, clock: Clock = utc_now) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.shelf = Shelf()
+        self.metrics = Metrics(self.shelf)
+        self.cors = Cors(settings.origins)
+        self.buckets = TokenBuckets(settings.rate_limit_per_minute)
+        self.watch = OrderWatch()
+        self.closing = asyncio.Event()
+        self._listening: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect, put the newest catalogue on the shelf and listen for the next.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or is not migrated.
+        """
+        url = (await run_in_threadpool(databases, self.settings)).operational
+        self.engine = make_engine(url, pool_size=20)
+        self.vault = await run_in_threadpool(Vault.from_settings, self.settings)
+        self.gateway = await run_in_threadpool(_gateway, self.settings)
+        await self.refresh_catalogue()
+        self._listening = asyncio.create_task(Listener(url, self.watch, self.refresh_catalogue).run(), name="listener")
+
+    async def close(self) -> None:
+        """End event streams, stop listening and give connections back."""
+        self.closing.set()
+        self.watch.everything_may_have_moved()
+        if self._listening:
+            self._listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listening
+        self.engine.dispose()
+
+    async def refresh_catalogue(self) -> None:
+        """Put the newest published version on the shelf, if it is not there yet."""
+        if await run_in_threadpool(self._published_version) != self.shelf.current.snapshot.version:
+            self.shelf.swap(await run_in_threadpool(lambda: CatalogueSnapshot(published_catalogue(self.engine))))
+        self.shelf.checked_at = self.clock()
+
+    def _published_version(self) -> int:
+        with self.engine.connect() as conn:
+            return current_version(conn)
+
+
+def _gateway(settings: Settings) -> PaymentGateway:
+    from resources.payments.stripe import stripe_gateway
+
+    return stripe_gateway(settings)
