@@ -142,9 +142,12 @@ class Settings(BaseSettings):
         live_url, sandbox_path, sandbox_credentials, names = _PROVIDER_ENDPOINTS[slug]
         given = {key: value for key, name in names.items() if (value := self._plain(name))}
         url: str | None = getattr(self, f"{slug}_api_url")
+        key = self._plain(f"{slug}_webhook_public_key") if slug == "mobimatter" else ""
+        hook = {"webhook_public_key": key} if key else {}
         if given:
-            return Endpoint((url or live_url).rstrip("/"), live=True, credentials=given)
-        return Endpoint((url or f"{self.sandbox_url}{sandbox_path}").rstrip("/"), False, dict(sandbox_credentials))
+            return Endpoint((url or live_url).rstrip("/"), live=True, credentials={**given, **hook})
+        address = (url or f"{self.sandbox_url}{sandbox_path}").rstrip("/")
+        return Endpoint(address, live=False, credentials={**sandbox_credentials, **hook})
 
     @property
     def stripe(self) -> Endpoint:
