@@ -27,6 +27,7 @@ class SandboxConfig:
     plans_per_provider: int | None = None
     latency_ms: int = 0
     async_seconds: float = 1.5
+    hold_seconds: float = 1200
     rate_limits: bool = True
     smtp_port: int = 8125
     balance: Decimal = Decimal(1_000_000)
@@ -99,6 +100,7 @@ _READERS: dict[str, Callable[[str, str], object]] = {
     "plans_per_provider": _whole,
     "latency_ms": _whole,
     "async_seconds": _seconds,
+    "hold_seconds": _seconds,
     "rate_limits": _switch,
     "smtp_port": _whole,
     "balance": _money,

@@ -18,6 +18,7 @@ KINDS: dict[str, str] = {
     "refuse": "the provider's own clear refusal",
     "out_of_stock": "the provider's answer for a plan that is sold out",
     "insufficient_balance": "the provider's answer for an empty wallet",
+    "upstream_down": "MobiMatter's 455: the network behind it is down",
     "rate_limited": "the provider's own 429",
     "unauthorised": "the provider's answer for a bad or expired credential",
     "timeout_before": "hangs params.seconds (60), then drops the connection; nothing is bought",

@@ -42,6 +42,7 @@ class PurchaseLog:
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
         self._rows: list[Purchase] = []
+        self.before_find: list[Callable[[], None]] = []
 
     def add(self, row: Purchase) -> Purchase:
         """Book one unit; the row may be changed as the order goes on."""
@@ -52,7 +53,9 @@ class PurchaseLog:
     def find(
         self, provider: str | None = None, reference: str | None = None, since: datetime | None = None
     ) -> list[Purchase]:
-        """Rows of one provider, one reference or from one moment on."""
+        """Rows of one provider, one reference or from one moment on; holds whose time is over are released first."""
+        for refresh in self.before_find:
+            refresh()
         return [
             row
             for row in self._rows

@@ -238,6 +238,12 @@ class Ledger:
         if all(row.state == state for row in rows):
             order.state = state
 
+    def reprice(self, order: Order, unit_cost: Decimal) -> None:
+        """Change what a unit of an order costs, when the provider charges the price of a later moment."""
+        order.unit_cost = unit_cost
+        for row in self._rows[order.order_id]:
+            row.cost = unit_cost
+
     def sim_of_iccid(self, iccid: str) -> Sim | None:
         """The eSIM that carries this ICCID now."""
         sim_id = self.by_iccid.get(iccid)

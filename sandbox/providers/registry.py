@@ -5,7 +5,7 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Router
 
-from sandbox.providers import airalo, esim_access, esim_go
+from sandbox.providers import airalo, esim_access, esim_go, mobimatter
 from sandbox.world import World
 
 PREFIXES = {
@@ -19,6 +19,7 @@ BUILDERS: dict[str, Callable[[World], list[BaseRoute]]] = {
     "airalo": airalo.build,
     "esim_access": esim_access.build,
     "esim_go": esim_go.build,
+    "mobimatter": mobimatter.build,
 }
 
 

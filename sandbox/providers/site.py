@@ -28,6 +28,7 @@ _ONLY_ON = {
     "out_of_stock": {"order", "topup"},
     "insufficient_balance": {"order", "topup"},
     "refuse": {"order", "topup", "cancel"},
+    "upstream_down": {"order"},
 }
 
 

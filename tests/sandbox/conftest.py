@@ -1,5 +1,8 @@
 """Sandboxes for its own tests: one on a real socket per module, small and quick."""
 
+import http.server
+import queue
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -46,3 +49,51 @@ def esim_access(sandbox: httpx.Client, running: Served) -> Iterator[httpx.Client
     with httpx.Client(base_url=f"{running.base_url}/esim_access/api/v1/open", timeout=10) as client:
         client.headers["rt-accesscode"] = "sandbox"
         yield client
+
+
+@pytest.fixture
+def mobimatter(sandbox: httpx.Client, running: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{running.base_url}/mobimatter/api/v2", timeout=10) as client:
+        client.headers.update({"api-key": "sandbox-key", "merchantId": "00000000-0000-4000-8000-000000000001"})
+        yield client
+
+
+class Receiver:
+    """A place on a free port that takes webhooks."""
+
+    def __init__(self) -> None:
+        self.got: queue.Queue[tuple[dict[str, str], bytes]] = queue.Queue()
+        got = self.got
+
+        class Taker(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                got.put(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(200)
+                self.end_headers()
+
+            def do_HEAD(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                return
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def next(self) -> tuple[dict[str, str], bytes]:
+        """Headers and body of the next webhook."""
+        return self.got.get(timeout=10)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    place = Receiver()
+    yield place
+    place.close()

@@ -2,11 +2,7 @@
 
 import hashlib
 import hmac
-import http.server
 import json
-import queue
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -117,63 +113,31 @@ def test_unknown_iccid_answers_404(airalo: httpx.Client) -> None:
     assert airalo.get("/sims/8900000000000000000/usage").status_code == 404
 
 
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, "queue.Queue[tuple[dict[str, str], bytes]]"]]:
-    """A place that takes webhooks."""
-    got: queue.Queue[tuple[dict[str, str], bytes]] = queue.Queue()
-
-    class Taker(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            got.put(({k.lower(): v for k, v in self.headers.items()}, body))
-            self.send_response(200)
-            self.end_headers()
-
-        def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taker)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/hook", got
-    server.shutdown()
-    server.server_close()
-
-
-def test_async_order_comes_by_signed_webhook(
-    airalo: httpx.Client, sandbox: httpx.Client, receiver: tuple[str, "queue.Queue[tuple[dict[str, str], bytes]]"]
-) -> None:
-    url, got = receiver
-    body = {"package_id": first_sim(airalo), "quantity": 1, "description": "as-1", "webhook_url": url}
+def test_async_order_comes_by_signed_webhook(airalo: httpx.Client, sandbox: httpx.Client, receiver: Any) -> None:
+    body = {"package_id": first_sim(airalo), "quantity": 1, "description": "as-1", "webhook_url": receiver.url}
     accepted = airalo.post("/orders-async", json=body)
     assert accepted.status_code == 202
-    headers, raw = got.get(timeout=10)
+    headers, raw = receiver.next()
     assert headers["airalo-signature"] == hmac.new(b"sandbox-secret", raw, hashlib.sha512).hexdigest()
     assert json.loads(raw)["data"]["request_id"] == accepted.json()["data"]["request_id"]
     assert [row["state"] for row in sold(sandbox, "as-1")] == ["delivered"]
 
 
 def test_async_order_that_fails_later_gives_the_money_back(
-    airalo: httpx.Client, sandbox: httpx.Client, receiver: tuple[str, "queue.Queue[tuple[dict[str, str], bytes]]"]
+    airalo: httpx.Client, sandbox: httpx.Client, receiver: Any
 ) -> None:
-    url, got = receiver
     sandbox.put("/sandbox/faults", json={"provider": "airalo", "call": "order", "kind": "fail_after_accept"})
     airalo.post(
-        "/orders-async", json={"package_id": first_sim(airalo), "quantity": 1, "description": "f", "webhook_url": url}
+        "/orders-async",
+        json={"package_id": first_sim(airalo), "quantity": 1, "description": "f", "webhook_url": receiver.url},
     )
-    assert "reason" in json.loads(got.get(timeout=10)[1])
+    assert "reason" in json.loads(receiver.next()[1])
     assert [row["state"] for row in sold(sandbox, "f")] == ["failed"]
 
 
-def test_opt_in_asks_the_address_with_head(
-    airalo: httpx.Client, receiver: tuple[str, "queue.Queue[tuple[dict[str, str], bytes]]"]
-) -> None:
-    good = airalo.post("/notifications/opt-in", json={"type": "async_orders", "webhook_url": receiver[0]})
-    assert good.json()["data"]["notification"]["contact_point"] == receiver[0]
+def test_opt_in_asks_the_address_with_head(airalo: httpx.Client, receiver: Any) -> None:
+    good = airalo.post("/notifications/opt-in", json={"type": "async_orders", "webhook_url": receiver.url})
+    assert good.json()["data"]["notification"]["contact_point"] == receiver.url
     dead = airalo.post("/notifications/opt-in", json={"type": "async_orders", "webhook_url": "http://127.0.0.1:9/"})
     assert dead.status_code == 422
 
