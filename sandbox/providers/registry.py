@@ -5,7 +5,7 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Router
 
-from sandbox.providers import airalo, esim_access, esim_go, mobimatter
+from sandbox.providers import airalo, esim_access, esim_card, esim_go, mobimatter
 from sandbox.world import World
 
 PREFIXES = {
@@ -20,6 +20,7 @@ BUILDERS: dict[str, Callable[[World], list[BaseRoute]]] = {
     "esim_access": esim_access.build,
     "esim_go": esim_go.build,
     "mobimatter": mobimatter.build,
+    "esim_card": esim_card.build,
 }
 
 

@@ -97,3 +97,11 @@ def receiver() -> Iterator[Receiver]:
     place = Receiver()
     yield place
     place.close()
+
+
+@pytest.fixture
+def esim_card(sandbox: httpx.Client, running: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"{running.base_url}/esim_card/api/developer/reseller", timeout=10) as client:
+        answer = client.post("/login", json={"email": "sandbox@numnaroad.test", "password": "sandbox-secret"})
+        client.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
+        yield client
