@@ -1,12 +1,18 @@
 """Every webhook event that came in, once: the unique key is what makes redelivery harmless."""
 
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from resources.db.tables import inbox_events
+from esim.orders import UnitStatus
+from esim.purchase import EventKind, ProviderEvent
+from resources.db.tables import esims, inbox_events, purchase_attempts
+
+_ABOUT_ORDERS = frozenset({EventKind.ORDER_READY, EventKind.ORDER_FAILED})
 
 
 def record(
@@ -35,3 +41,63 @@ def note_handled(conn: Connection, source: str, event_id: str, handled: str, ord
         values["order_id"] = order_id
     key = (inbox_events.c.source == source) & (inbox_events.c.event_id == event_id)
     conn.execute(update(inbox_events).where(key).values(**values))
+
+
+def provider_work(provider: str, event: ProviderEvent) -> dict[str, object] | None:
+    """Return what a job must read again because of a provider's event; None where nothing must.
+
+    The event itself proves nothing and carries no activation data: only ids are kept.
+    """
+    if event.kind not in _ABOUT_ORDERS or not (event.reference or event.provider_order_id):
+        return None
+    return {"provider": provider, "reference": event.reference, "provider_order_id": event.provider_order_id}
+
+
+def work_provider_events(conn: Connection, limit: int, now: datetime) -> list[int]:
+    """Make the purchases that fresh provider events speak of due at once.
+
+    Returns the attempts that were closed without a purchase: an event about them may be a late arrival, which the
+    caller looks up and keeps.
+    """
+    i = inbox_events.c
+    fresh = (
+        select(i.source, i.event_id, i.work)
+        .where(i.work.is_not(None), i.worked_at.is_(None))
+        .order_by(i.received_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    late: list[int] = []
+    for row in conn.execute(fresh).all():
+        late += _wake(conn, row.work, now)
+        done = update(inbox_events).where(i.source == row.source, i.event_id == row.event_id)
+        conn.execute(done.values(worked_at=now))
+    return late
+
+
+def _wake(conn: Connection, work: Mapping[str, Any], now: datetime) -> list[int]:
+    a, names = purchase_attempts.c, []
+    if work.get("reference"):
+        names.append(a.reference == work["reference"])
+    if work.get("provider_order_id"):
+        names.append(a.provider_order_id == work["provider_order_id"])
+    if not names:
+        return []
+    found = conn.execute(
+        select(a.attempt_id, a.esim_id, a.state).where(a.provider == work.get("provider"), or_(*names))
+    )
+    late = []
+    for attempt in found.all():
+        if attempt.state in {"pending", "unknown"}:
+            _make_due(conn, attempt.esim_id, now)
+        elif attempt.state == "rejected":
+            late.append(int(attempt.attempt_id))
+    return late
+
+
+def _make_due(conn: Connection, esim_id: UUID, now: datetime) -> None:
+    """Let an open unit be looked up at once; one that is being written this moment is due soon anyway."""
+    wanted = (UnitStatus.PENDING, UnitStatus.UNKNOWN, UnitStatus.ATTENTION)
+    unit = select(esims.c.esim_id).where(esims.c.esim_id == esim_id, esims.c.status.in_(wanted))
+    free = unit.with_for_update(skip_locked=True).cte("free")
+    conn.execute(update(esims).where(esims.c.esim_id == free.c.esim_id).values(next_attempt_at=now))

@@ -1,13 +1,21 @@
 """Notices wait here, written in the transaction of the change they tell of, each with a key that exists once."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from resources.db.tables import outbox
+
+MOST_ATTEMPTS = 40  # about a day and a half; what cannot be delivered by then is shown, not tried
+_IN_FLIGHT = timedelta(seconds=60)  # nobody else sends the same notice while one does
+_RETRY_FIRST = timedelta(seconds=5)
+_RETRY_MOST = timedelta(hours=1)
 
 
 class Channel(StrEnum):
@@ -34,3 +42,56 @@ def enqueue(
     row = {"key": key, "channel": Channel(channel), "kind": kind, "order_id": order_id, "payload": dict(payload or {})}
     statement = insert(outbox).values(**row).on_conflict_do_nothing(index_elements=[outbox.c.key])
     return conn.scalar(statement.returning(outbox.c.outbox_id)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class DueNotice:
+    """One notice to hand over; `key` lets the carrier recognise a repeat."""
+
+    outbox_id: int
+    key: str
+    channel: Channel
+    kind: str
+    order_id: UUID | None
+    payload: Mapping[str, Any]
+    attempts: int
+
+
+def claim_notices(engine: Engine, limit: int, now: datetime) -> list[DueNotice]:
+    """Give out at most `limit` notices that are due, oldest first, each to one sender at a time."""
+    o = outbox.c
+    due = (
+        select(o.outbox_id)
+        .where(o.sent_at.is_(None), o.next_attempt_at <= now, o.attempts < MOST_ATTEMPTS)
+        .order_by(o.next_attempt_at, o.outbox_id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    taken = update(outbox).where(o.outbox_id == due.c.outbox_id)
+    taken = taken.values(attempts=o.attempts + 1, next_attempt_at=now + _IN_FLIGHT)
+    columns = (o.outbox_id, o.key, o.channel, o.kind, o.order_id, o.payload, o.attempts)
+    with engine.begin() as conn:
+        rows = conn.execute(taken.returning(*columns)).all()
+    notices = [DueNotice(row[0], row[1], Channel(row[2]), *row[3:]) for row in rows]
+    return sorted(notices, key=lambda notice: notice.outbox_id)
+
+
+def note_sent(conn: Connection, outbox_id: int, carrier_id: str, now: datetime) -> None:
+    """Note that a notice was handed over."""
+    values = {"sent_at": now, "carrier_id": carrier_id, "last_error": None}
+    conn.execute(update(outbox).where(outbox.c.outbox_id == outbox_id).values(**values))
+
+
+def note_not_sent(conn: Connection, notice: DueNotice, error: str, now: datetime) -> None:
+    """Note that handing a notice over failed; it is tried again, ever later, up to an hour apart."""
+    wait = min(_RETRY_FIRST * 2 ** min(notice.attempts - 1, 12), _RETRY_MOST)
+    values = {"last_error": error[:500], "next_attempt_at": now + wait}
+    conn.execute(update(outbox).where(outbox.c.outbox_id == notice.outbox_id).values(**values))
+
+
+def due_notices(conn: Connection, before: datetime) -> int:
+    """Return how many notices were due before a moment and are not sent."""
+    o = outbox.c
+    late = (o.sent_at.is_(None), o.next_attempt_at <= before, o.attempts < MOST_ATTEMPTS)
+    return int(conn.scalar(select(func.count()).select_from(outbox).where(*late)) or 0)

@@ -1,0 +1,209 @@
+"""The journal of one unit's purchase in Postgres: intent, clearance to send and outcome, each its own commit.
+
+Two unique indexes are the last line of defence: one open or successful attempt per unit, and one open attempt per
+slot of a provider that must be asked one at a time. What became of a purchase is written again and again for a
+minute when the store is away: it is the only fact here that cannot be had twice.
+"""
+
+import json
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+import stamina
+from sqlalchemy import Connection, Engine, Executable, Row, func, insert, select, text
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+
+from esim.errors import LeaseLost
+from esim.money import Cost
+from esim.ports import Clock, Provider, Serialise
+from esim.provisioning import BuyableOffer, Skipped
+from esim.purchase import Evidence, Outcome, PurchaseRequest
+from resources.db.leases import holds_lease, lock_unit
+from resources.db.order_store import LEASE_SECONDS, Claim
+from resources.db.provider_state import take_probe
+from resources.db.settlement import Scribe, record_outcome
+from resources.db.tables import purchase_attempts
+from resources.db.vault import Vault
+
+SEND_MARGIN_SECONDS = 20.0  # a request may wait this long for a rate limit and a connection before it leaves
+OUTCOME_PATIENCE_SECONDS = 60.0
+_ALPHABET = string.ascii_lowercase + string.digits
+_STORE_AWAY = (OperationalError, InterfaceError)
+
+# One statement: the attempt is cleared only while its unit is still this worker's and the lease runs.
+_CLEAR = text(
+    """
+    update purchase_attempts a
+    set state = 'prepared', evidence = cast(:evidence as jsonb), sent_at = :now
+    from esims e
+    where a.reference = :reference and a.state = 'intent' and e.esim_id = a.esim_id and e.status = 'working'
+        and e.fence = :fence and e.lease_owner = :owner and e.lease_until > :now
+    returning a.attempt_id
+    """
+)
+
+
+class Lease:
+    """How long one claim lasts, on this process's own clock, so that a paused process notices when it wakes."""
+
+    def __init__(self, claim: Claim, taken_at: float) -> None:
+        self.claim = claim
+        self._until = taken_at + LEASE_SECONDS
+
+    def extended(self, at: float) -> None:
+        """Note that the store prolonged the lease; `at` is the monotonic time before it was asked."""
+        self._until = at + LEASE_SECONDS
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How much of the lease is left."""
+        return self._until - monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class UnitJournal:
+    """An `esim.provisioning.Journal` for one claimed unit."""
+
+    engine: Engine
+    vault: Vault
+    clock: Clock
+    lease: Lease
+    providers: Mapping[str, Provider]
+    run_id: str | None = None
+    attempts: dict[str, int] = field(default_factory=dict)  # reference -> attempt id
+
+    @property
+    def claim(self) -> Claim:
+        """The claim this journal writes for."""
+        return self.lease.claim
+
+    def begin(self, offer: BuyableOffer, failover_step: int) -> PurchaseRequest | Skipped:
+        """Commit the intent to buy `offer`, or say why it cannot be tried now.
+
+        Raises:
+            LeaseLost: the unit is another worker's by now, or a purchase of it is open already.
+        """
+        now, reference = self.clock(), new_reference()
+        with self.engine.begin() as conn:
+            self._check_lease(conn)
+            if offer.half_open and not take_probe(conn, offer.provider, now):
+                return Skipped.CIRCUIT_OPEN
+            try:
+                with conn.begin_nested():
+                    attempt_id = conn.scalar(self._intent(offer, failover_step, reference, now))
+            except IntegrityError as error:
+                return self._refused_intent(error)
+        self.attempts[reference] = int(attempt_id or 0)
+        return PurchaseRequest(
+            reference=reference,
+            provider_package_id=offer.provider_package_id,
+            expected_cost=offer.expected_cost,
+            cost_ceiling=offer.cost_ceiling,
+            started_at=now,
+            hints=offer.hints,
+            package_name=offer.name,
+        )
+
+    def prepared(self, request: PurchaseRequest, evidence: Evidence) -> None:
+        """Commit that the purchase may be on the wire from now on.
+
+        Raises:
+            LeaseLost: the unit is not this worker's any more, or its lease is over.
+        """
+        now = self.clock()
+        values = {"reference": request.reference, "fence": self.claim.fence, "owner": self.claim.owner, "now": now}
+        with self.engine.begin() as conn:
+            if conn.scalar(_CLEAR, values | {"evidence": json.dumps(dict(evidence))}) is None:
+                raise LeaseLost(f"unit {self.claim.esim_id} is another worker's; its purchase was not sent")
+
+    def may_send(self) -> None:
+        """Refuse to send anything when the lease is nearly over on this process's own clock.
+
+        Raises:
+            LeaseLost: less than twenty seconds are left; the process was paused, or cannot reach the store.
+        """
+        if self.lease.remaining_seconds < SEND_MARGIN_SECONDS:
+            raise LeaseLost(f"the lease on unit {self.claim.esim_id} is nearly over; its purchase was not sent")
+
+    def conclude(self, request: PurchaseRequest, outcome: Outcome, latency_ms: int) -> None:
+        """Commit what became of the purchase, waiting up to a minute for a store that is away."""
+        attempt_id = self.attempts[request.reference]
+        for attempt in stamina.retry_context(
+            on=_STORE_AWAY, attempts=None, timeout=OUTCOME_PATIENCE_SECONDS, wait_initial=0.1, wait_max=5.0
+        ):
+            with attempt, self.engine.begin() as conn:
+                record_outcome(conn, attempt_id, outcome, self._scribe(), latency_ms)
+
+    def _scribe(self) -> Scribe:
+        return Scribe(self.vault, self.claim.owner, self.clock(), self.run_id)
+
+    def _check_lease(self, conn: Connection) -> None:
+        if not holds_lease(lock_unit(conn, self.claim.esim_id), self.claim):
+            raise LeaseLost(f"unit {self.claim.esim_id} is another worker's")
+
+    def _intent(self, offer: BuyableOffer, failover_step: int, reference: str, now: datetime) -> Executable:
+        a, claim = purchase_attempts, self.claim
+        number = select(func.coalesce(func.max(a.c.number), 0) + 1).where(a.c.esim_id == claim.esim_id)
+        values = {
+            "esim_id": claim.esim_id,
+            "order_id": claim.order_id,
+            "number": number.scalar_subquery(),
+            "failover_step": failover_step,
+            "provider": offer.provider,
+            "offer_id": offer.offer_id,
+            "provider_package_id": offer.provider_package_id,
+            "package_name": offer.name,
+            "order_hints": dict(offer.hints),
+            "reference": reference,
+            "fence": claim.fence,
+            "expected_cost": offer.expected_cost.amount,
+            "ceiling_cost": offer.cost_ceiling.amount,
+            "currency": offer.expected_cost.currency,
+            "state": "intent",
+            "slot": slot_of(self.providers[offer.provider], offer),
+            "run_id": self.run_id,
+            "started_at": now,
+        }
+        return insert(a).values(**values).returning(a.c.attempt_id)
+
+    def _refused_intent(self, error: IntegrityError) -> Skipped:
+        """Tell a busy slot from a unit whose purchase is open: that one is looked up before anything else."""
+        if "uq_purchase_attempts_slot" in str(error.orig):
+            return Skipped.SLOT_BUSY
+        raise OpenAttemptFound(f"unit {self.claim.esim_id} has an open purchase; it is looked up first") from error
+
+
+class OpenAttemptFound(LeaseLost):
+    """This unit has a purchase that is open or succeeded: nothing more may be bought for it."""
+
+
+def new_reference() -> str:
+    """Return our name for one purchase: 26 letters and digits from 134 random bits."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(26))
+
+
+def slot_of(provider: Provider, offer: BuyableOffer) -> str | None:
+    """Return what an open purchase of this offer keeps busy; None where purchases do not disturb each other."""
+    rule = provider.capabilities.serialise
+    if rule is Serialise.NONE:
+        return None
+    return provider.slug if rule is Serialise.ACCOUNT else f"{provider.slug}:{offer.provider_package_id}"
+
+
+def stored_request(attempt: Row[Any]) -> PurchaseRequest:
+    """Return the request an attempt was made with, for looking it up: the same reference, the same window."""
+    currency = str(attempt.currency)
+    return PurchaseRequest(
+        reference=attempt.reference,
+        provider_package_id=attempt.provider_package_id,
+        expected_cost=Cost(attempt.expected_cost, currency),
+        cost_ceiling=Cost(attempt.ceiling_cost, currency),
+        started_at=attempt.started_at,
+        hints={str(name): str(value) for name, value in attempt.order_hints.items()},
+        package_name=attempt.package_name,
+    )

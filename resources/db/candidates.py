@@ -1,0 +1,139 @@
+"""Which offers a paid unit may be bought from, in the order they are tried, with the most each may cost.
+
+First the offers of the package that was sold, then offers with the same coverage and kind and at least its data,
+validity, voice and SMS. An offer qualifies when its provider is enabled and its circuit lets a call through, it is in
+the provider's last good catalogue, in stock, not quarantined, not switched off by a person, and cheap enough to keep
+the order above the allowed loss.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import ROUND_DOWN, Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, RowMapping, text
+
+from esim.money import MICROS, Cost
+from esim.pricing import BASIS_POINTS
+from esim.provisioning import BuyableOffer
+from resources.db.catalogue_reader import usd_micros_per_unit
+
+MOST_CANDIDATES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class UnitSale:
+    """What was sold as one unit: the package, its share of the payment in micro-USD, and the order's units."""
+
+    package_id: str
+    price_micros_usd: int
+    units_in_order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The offers to try, and whether more would qualify if their provider were not resting."""
+
+    offers: tuple[BuyableOffer, ...]
+    held_back: bool
+
+
+# The package as sold is the yardstick; where its row is gone, only its own group can serve it.
+_EQUIVALENT = """
+with sold as (
+    select p.package_id, p.kind, p.allowance, p.data_mb, p.daily_mb, p.throttle_kbps, p.validity_days,
+        p.voice_minutes, p.sms,
+        (select o.coverage_key from offers o where o.package_id = p.package_id limit 1) as coverage_key
+    from packages p where p.package_id = :package_id
+), grouped as (
+    select o.*, 0 as tier from offers o where o.package_id = :package_id
+    union all
+    select o.*, 1 from sold s
+    join offers o on o.coverage_key = s.coverage_key and o.kind = s.kind and o.package_id <> s.package_id
+    join packages q on q.package_id = o.package_id
+    where o.validity_days >= s.validity_days and q.voice_minutes >= s.voice_minutes and q.sms >= s.sms
+        and (
+            (o.allowance = s.allowance and s.allowance <> 'unlimited' and o.data_mb >= s.data_mb)
+            or (o.allowance = 'unlimited' and s.allowance <> 'unlimited' and q.daily_mb is null)
+            or (o.allowance = 'unlimited' and s.allowance = 'unlimited'
+                and (q.daily_mb is null or q.daily_mb >= s.daily_mb)
+                and (q.throttle_kbps is null or q.throttle_kbps >= s.throttle_kbps))
+        )
+)
+select g.offer_id, g.provider, g.provider_package_id, g.name, g.cost_amount, g.cost_currency, g.landed_micros,
+    g.order_hints, p.order_fee_micros, p.open_until
+from grouped g join providers p on p.slug = g.provider
+where p.enabled and g.on_offer and coalesce(g.stock, 1) > 0 and g.excluded_reason is null
+    and (g.auto_mode or g.is_enabled) and g.landed_micros <= :ceiling
+order by g.tier, {order}, p.priority, g.provider, g.provider_package_id
+limit :most
+"""
+_ORDERS = {"landed_cost": "g.landed_micros", "priority": "p.priority, g.landed_micros"}
+_STATEMENTS = {name: text(_EQUIVALENT.format(order=order)) for name, order in _ORDERS.items()}
+
+
+def candidates(
+    conn: Connection, sale: UnitSale, *, failover_order: str, allowed_loss_minor_usd: int, now: datetime
+) -> Candidates:
+    """Return the offers a unit may be bought from, best first; at most twelve."""
+    ceiling = ceiling_micros(conn, sale, allowed_loss_minor_usd)
+    rows = conn.execute(
+        _STATEMENTS[failover_order], {"package_id": sale.package_id, "ceiling": ceiling, "most": MOST_CANDIDATES}
+    ).mappings()
+    offers, held_back = list[BuyableOffer](), False
+    rates: dict[str, int | None] = {"USD": MICROS}
+    for row in rows:
+        if row["open_until"] is not None and row["open_until"] > now:
+            held_back = True
+            continue
+        rate = rates.setdefault(row["cost_currency"], usd_micros_per_unit(conn, row["cost_currency"]))
+        if rate:
+            offers.append(replace(_offer(row, ceiling, rate), half_open=row["open_until"] is not None))
+    return Candidates(tuple(offers), held_back)
+
+
+def ceiling_micros(conn: Connection, sale: UnitSale, allowed_loss_minor_usd: int) -> int:
+    """Return the most one unit may cost in micro-USD: its price, less its part of the payment fee, plus the loss."""
+    fee = conn.execute(
+        text(
+            "select payment_fee_bp, payment_fee_micros from pricing_rules"
+            " where scope = 'global' and valid_to is null order by rule_id desc limit 1"
+        )
+    ).one_or_none()
+    fee_bp, fee_fixed = (int(fee[0]), int(fee[1])) if fee else (0, 0)
+    share = -(-sale.price_micros_usd * fee_bp // BASIS_POINTS) + -(-fee_fixed // sale.units_in_order)
+    return sale.price_micros_usd - share + allowed_loss_minor_usd * (MICROS // 100)
+
+
+def _offer(row: RowMapping, ceiling: int, rate: int) -> BuyableOffer:
+    currency, fee = str(row["cost_currency"]), int(row["order_fee_micros"])
+    most = (Decimal(ceiling - fee) / Decimal(rate)).quantize(Decimal("0.000001"), rounding=ROUND_DOWN)
+    return BuyableOffer(
+        offer_id=row["offer_id"],
+        provider=row["provider"],
+        provider_package_id=row["provider_package_id"],
+        name=row["name"],
+        expected_cost=Cost(row["cost_amount"], currency),
+        cost_ceiling=Cost(most, currency),
+        landed_micros=int(row["landed_micros"]),
+        hints=_hints(row["order_hints"]),
+    )
+
+
+def _hints(stored: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in stored.items()}
+
+
+def sale_of(conn: Connection, esim_id: UUID) -> UnitSale:
+    """Return what was sold as this unit."""
+    row = conn.execute(
+        text(
+            "select i.package_id, i.unit_price_micros_usd,"
+            " (select sum(j.quantity) from order_items j where j.order_id = i.order_id) as units"
+            " from esims e join order_items i on i.item_id = e.item_id where e.esim_id = :esim_id"
+        ),
+        {"esim_id": esim_id},
+    ).one()
+    return UnitSale(str(row.package_id), int(row.unit_price_micros_usd), int(row.units))

@@ -1,0 +1,65 @@
+"""What a customer's notice is rendered from, read when it is sent: address, eSIMs, amounts. All of it is personal."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection, func, select
+
+from esim.errors import NotFound
+from esim.money import Money
+from esim.orders import UnitStatus
+from esim.purchase import EsimProfile
+from resources.db.tables import esims, order_items, orders
+from resources.db.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFacts:
+    """One eSIM of an order as a mail shows it; `profile` is None when it was not delivered."""
+
+    n: int
+    package_name: str
+    price: Money
+    profile: EsimProfile | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFacts:
+    """One order as a mail shows it: the units asked for, and how many were delivered in all."""
+
+    order_id: UUID
+    display_id: str
+    email: str = field(repr=False)
+    units: tuple[UnitFacts, ...]
+    delivered: int
+
+
+def order_facts(conn: Connection, order_id: UUID, units: Collection[int], vault: Vault) -> OrderFacts:
+    """Return an order's address and the facts of `units`, by number.
+
+    Raises:
+        NotFound: there is no such order.
+    """
+    order = conn.execute(
+        select(orders.c.display_id, orders.c.email, orders.c.currency).where(orders.c.order_id == order_id)
+    ).one_or_none()
+    if order is None:
+        raise NotFound(f"there is no order {order_id}")
+    wanted = (
+        select(esims.c.n, esims.c.profile_enc, order_items.c.package, order_items.c.unit_price_minor)
+        .join_from(esims, order_items, esims.c.item_id == order_items.c.item_id)
+        .where(esims.c.order_id == order_id, esims.c.n.in_(sorted(units)))
+        .order_by(esims.c.n)
+    )
+    found = tuple(
+        UnitFacts(
+            int(row.n),
+            str(row.package.get("name", "")),
+            Money(int(row.unit_price_minor), str(order.currency)),
+            vault.decrypt_profile(bytes(row.profile_enc)) if row.profile_enc else None,
+        )
+        for row in conn.execute(wanted)
+    )
+    delivered = select(func.count()).where(esims.c.order_id == order_id, esims.c.status == UnitStatus.DELIVERED)
+    return OrderFacts(order_id, order.display_id, order.email, found, int(conn.scalar(delivered) or 0))

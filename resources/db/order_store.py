@@ -1,0 +1,193 @@
+"""Who works on which unit: claims with a lease and a fencing number, taken without waiting for anybody.
+
+`claim_units` gives queued units to a worker; `resources.db.leases` takes them back when it stops beating.
+`claim_open_units` gives purchases without an end (pending, unknown) to whoever looks them up next.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, bindparam, select, text, update
+
+from esim.orders import OrderStatus, UnitStatus
+from esim.provisioning import Refusal
+from esim.purchase import ErrorType
+from resources.db.tables import esims, orders, purchase_attempts
+from resources.db.transitions import Event, note
+
+LEASE_SECONDS = 60.0
+POLL_LEASE_SECONDS = 180.0  # a look-up may wait for rate limits and repeat itself; two at once may disturb each other
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One unit given to one worker; `fence` and `owner` must still stand in its row for every later write."""
+
+    esim_id: UUID
+    order_id: UUID
+    n: int
+    fence: int
+    owner: str
+    failures: int
+    paid_at: datetime
+    deadline_at: datetime
+    slot_wait_since: datetime | None
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUnit:
+    """One unit whose purchase has no end yet, given to whoever looks it up."""
+
+    esim_id: UUID
+    order_id: UUID
+    n: int
+    attempt_id: int
+    provider: str
+
+
+# Units whose order is being changed right now are skipped, not waited for: they come with the next claim. Holding
+# both rows without ever waiting cannot deadlock with those who lock the order first.
+_CLAIM = text(
+    """
+    with due as (
+        select e.esim_id, o.status as order_status
+        from esims e join orders o on o.order_id = e.order_id
+        where e.status = 'queued' and e.next_attempt_at <= :now
+        order by e.next_attempt_at, e.esim_id
+        limit :limit
+        for update of e, o skip locked
+    ), taken as (
+        update esims e set status = 'working', fence = e.fence + 1, lease_owner = :owner, lease_until = :until,
+            updated_at = :now
+        from due where e.esim_id = due.esim_id
+        returning e.esim_id, e.order_id, e.n, e.fence, e.failures, e.slot_wait_since, e.round_from, due.order_status
+    )
+    select t.*, coalesce(o.paid_at, o.created_at) as paid_at, o.deadline_at
+    from taken t join orders o on o.order_id = t.order_id
+    """
+)
+_ROUND = text(
+    """
+    select a.esim_id, a.offer_id, a.error_type, a.error from purchase_attempts a join esims e on e.esim_id = a.esim_id
+    where a.esim_id = any(:units) and a.number > e.round_from and a.state = 'rejected'
+        and not (a.error_type = 'not_bought' and a.sent_at is null)
+    order by a.number
+    """
+)
+
+
+def claim_units(
+    engine: Engine, owner: str, limit: int, now: datetime, *, deadline_minutes: int, run_id: str | None = None
+) -> list[Claim]:
+    """Give at most `limit` waiting units to `owner` for a lease, and move their orders to processing.
+
+    `deadline_minutes` after payment is the deadline of an order that carries none.
+    """
+    with engine.begin() as conn:
+        values = {"now": now, "limit": limit, "owner": owner, "until": now + timedelta(seconds=LEASE_SECONDS)}
+        rows = conn.execute(_CLAIM, values).all()
+        if not rows:
+            return []
+        _start_orders(conn, {row.order_id: row.order_status for row in rows}, owner, now, run_id)
+        reason = "claimed by a worker"
+        note(
+            conn,
+            [Event(r.order_id, UnitStatus.QUEUED, UnitStatus.WORKING, reason, owner, now, r.n, run_id) for r in rows],
+        )
+        refusals = _refusals(conn, [row.esim_id for row in rows])
+        return [
+            Claim(
+                esim_id=row.esim_id,
+                order_id=row.order_id,
+                n=row.n,
+                fence=row.fence,
+                owner=owner,
+                failures=row.failures,
+                paid_at=row.paid_at,
+                deadline_at=row.deadline_at or row.paid_at + timedelta(minutes=deadline_minutes),
+                slot_wait_since=row.slot_wait_since,
+                refusals=refusals.get(row.esim_id, ()),
+            )
+            for row in rows
+        ]
+
+
+def claim_open_units(engine: Engine, limit: int, now: datetime) -> list[OpenUnit]:
+    """Give out at most `limit` open purchases that are due to be looked up; nobody else gets them for three minutes."""
+    open_states = (UnitStatus.PENDING, UnitStatus.UNKNOWN, UnitStatus.ATTENTION)
+    due = (
+        select(esims.c.esim_id)
+        .where(esims.c.status.in_(open_states), esims.c.next_attempt_at <= now)
+        .order_by(esims.c.next_attempt_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    attempt, unit = purchase_attempts.c, esims.c
+    with engine.begin() as conn:
+        taken = list(
+            conn.scalars(
+                update(esims)
+                .where(unit.esim_id == due.c.esim_id)
+                .values(next_attempt_at=now + timedelta(seconds=POLL_LEASE_SECONDS))
+                .returning(unit.esim_id)
+            )
+        )
+        if not taken:
+            return []
+        found = (
+            select(unit.esim_id, unit.order_id, unit.n, attempt.attempt_id, attempt.provider)
+            .join_from(esims, purchase_attempts, attempt.esim_id == unit.esim_id)
+            .where(unit.esim_id.in_(taken), attempt.state.in_(("prepared", "pending", "unknown")))
+        )
+        given = [OpenUnit(*row) for row in conn.execute(found)]
+        # A unit that waits for a person and has no open purchase needs no look-up.
+        idle = set(taken) - {one.esim_id for one in given}
+        if idle:
+            conn.execute(update(esims).where(unit.esim_id.in_(idle)).values(next_attempt_at=None))
+        return given
+
+
+def due_in_seconds(conn: Connection, now: datetime) -> float | None:
+    """Return how long it is until the next unit wants work (0 when one waits already); None when none does."""
+    working = text(
+        "select least("
+        " (select min(next_attempt_at) from esims where status = 'queued'),"
+        " (select min(next_attempt_at) from esims where status in ('pending', 'unknown', 'attention')),"
+        " (select min(lease_until) from esims where status = 'working'))"
+    )
+    due: datetime | None = conn.scalar(working)
+    return None if due is None else max(0.0, (due - now).total_seconds())
+
+
+def waiting_units(conn: Connection, now: datetime) -> int:
+    """Return how many units want work now: queued, open purchases to look up, and claims whose worker is gone."""
+    counts = text(
+        "select (select count(*) from esims where status = 'queued' and next_attempt_at <= :now)"
+        " + (select count(*) from esims"
+        " where status in ('pending', 'unknown', 'attention') and next_attempt_at <= :now)"
+        " + (select count(*) from esims where status = 'working' and lease_until < :now)"
+    )
+    return int(conn.scalar(counts, {"now": now}) or 0)
+
+
+def _start_orders(conn: Connection, states: dict[UUID, str], owner: str, now: datetime, run_id: str | None) -> None:
+    """Move the orders of fresh claims to processing; their rows are locked by the claim."""
+    startable = (OrderStatus.PAID, OrderStatus.FAILED)
+    fresh = {order_id: OrderStatus(state) for order_id, state in states.items() if OrderStatus(state) in startable}
+    if fresh:
+        change = update(orders).where(orders.c.order_id.in_(bindparam("ids", expanding=True)))
+        conn.execute(change.values(status=OrderStatus.PROCESSING, updated_at=now), {"ids": list(fresh)})
+        target, reason = OrderStatus.PROCESSING, "a worker started"
+        note(conn, [Event(one, state, target, reason, owner, now, None, run_id) for one, state in fresh.items()])
+
+
+def _refusals(conn: Connection, units: Sequence[UUID]) -> dict[UUID, tuple[Refusal, ...]]:
+    found: dict[UUID, tuple[Refusal, ...]] = {}
+    for row in conn.execute(_ROUND, {"units": list(units)}):
+        refusal = Refusal(row.offer_id, ErrorType(row.error_type), row.error or "")
+        found[row.esim_id] = (*found.get(row.esim_id, ()), refusal)
+    return found

@@ -1,0 +1,164 @@
+"""Money that goes back: requested in the transaction that gives a unit up, paid once under a stable key, booked.
+
+`refund_key` is the payment service's idempotency key too, so paying twice is impossible however often it is tried.
+A refund of a unit belongs to the order's amount; one without a unit (a second payment, say) does not.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from esim.money import Money
+from esim.orders import UNIT_TRANSITIONS, OrderStatus, UnitStatus
+from esim.ports import Refund
+from resources.db import ledger, notices
+from resources.db.tables import esims, order_items, orders, refunds
+from resources.db.transitions import OrderRow, UnitRow, lock_order, lock_units, move_order, move_unit, settle_order
+
+_RETRY_FIRST = timedelta(seconds=10)
+_RETRY_MOST = timedelta(hours=1)
+_IN_FLIGHT = timedelta(minutes=2)  # nobody else tries the same refund while one does
+_PAID = frozenset({"succeeded", "pending"})  # pending: accepted, on its way to the card
+
+
+@dataclass(frozen=True, slots=True)
+class DueRefund:
+    """One refund to pay."""
+
+    refund_key: str
+    order_id: UUID
+    esim_n: int | None
+    payment_intent: str
+    amount: Money
+    reason: str
+    attempts: int
+
+
+def request_refund(
+    conn: Connection, *, key: str, order_id: UUID, payment_intent: str, amount: Money, reason: str, esim_n: int | None
+) -> bool:
+    """Ask for money to go back, once per key; it is paid after the commit."""
+    row = {"refund_key": key, "order_id": order_id, "esim_n": esim_n, "payment_intent": payment_intent}
+    row |= {"amount_minor": amount.minor, "currency": amount.currency, "reason": reason}
+    asked = insert(refunds).values(**row).on_conflict_do_nothing(index_elements=[refunds.c.refund_key])
+    return conn.scalar(asked.returning(refunds.c.refund_key)) is not None
+
+
+def request_unit_refund(conn: Connection, order: OrderRow, unit: UnitRow, reason: str) -> bool:
+    """Ask for one unit's price to go back; nothing can be paid back where nothing was paid."""
+    if order.payment_intent is None:
+        return False
+    price = conn.scalar(select(order_items.c.unit_price_minor).where(order_items.c.item_id == unit.item_id))
+    return request_refund(
+        conn,
+        key=f"refund:{order.order_id}:{unit.n}",
+        order_id=order.order_id,
+        payment_intent=order.payment_intent,
+        amount=Money(int(price or 0), order.currency),
+        reason=reason,
+        esim_n=unit.n,
+    )
+
+
+def claim_refunds(engine: Engine, limit: int, now: datetime) -> list[DueRefund]:
+    """Give out at most `limit` refunds that are due, each to one caller at a time."""
+    r = refunds.c
+    due = (
+        select(r.refund_key)
+        .where(r.state == "requested", r.next_attempt_at <= now)
+        .order_by(r.next_attempt_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    taken = update(refunds).where(r.refund_key == due.c.refund_key)
+    taken = taken.values(attempts=r.attempts + 1, next_attempt_at=now + _IN_FLIGHT)
+    columns = (r.refund_key, r.order_id, r.esim_n, r.payment_intent, r.amount_minor, r.currency, r.reason, r.attempts)
+    with engine.begin() as conn:
+        return [
+            DueRefund(key, order_id, n, intent, Money(int(minor), currency), reason, int(attempts))
+            for key, order_id, n, intent, minor, currency, reason, attempts in conn.execute(taken.returning(*columns))
+        ]
+
+
+def still_due(conn: Connection, due: DueRefund, now: datetime) -> bool:
+    """Return whether a claimed refund should be paid: its unit may have been taken up again meanwhile.
+
+    A refund that is not due any more is called off in this transaction.
+    """
+    if due.esim_n is None:
+        return True
+    lock_order(conn, due.order_id)
+    unit = (esims.c.order_id == due.order_id) & (esims.c.n == due.esim_n)
+    status = UnitStatus(conn.execute(select(esims.c.status).where(unit)).scalar_one())
+    if status in {UnitStatus.FAILED, UnitStatus.ATTENTION}:
+        return True
+    values = {"state": "called_off", "last_error": f"the unit is {status} again", "finished_at": now}
+    conn.execute(update(refunds).where(refunds.c.refund_key == due.refund_key).values(**values))
+    return False
+
+
+def record_refund(conn: Connection, due: DueRefund, paid: Refund, *, actor: str, now: datetime) -> None:
+    """Book a refund the payment service accepted: the row, the ledger, the unit, the order and the customer's mail."""
+    order = lock_order(conn, due.order_id)
+    state = "succeeded" if paid.status == "succeeded" else "sent"
+    done = update(refunds).where(refunds.c.refund_key == due.refund_key, refunds.c.state == "requested")
+    values = {"state": state, "stripe_refund_id": paid.refund_id, "finished_at": now, "last_error": None}
+    if conn.scalar(done.values(**values).returning(refunds.c.refund_key)) is None:
+        return
+    micros = _usd_micros(conn, order, due)
+    ledger.post(conn, due.refund_key, due.order_id, ledger.refund(due.amount, micros), due.esim_n)
+    if due.esim_n is not None:
+        _refund_unit(conn, order, due, actor, now)
+
+
+def record_refusal(conn: Connection, due: DueRefund, error: str, *, final: bool, actor: str, now: datetime) -> None:
+    """Note that a refund was not paid: it is tried again later, or a person looks when it was refused for good."""
+    order = lock_order(conn, due.order_id)
+    wait = min(_RETRY_FIRST * 2 ** min(due.attempts, 12), _RETRY_MOST)
+    values: dict[str, object] = {"last_error": error[:500], "next_attempt_at": now + wait}
+    if final:
+        values |= {"state": "failed", "finished_at": now}
+        reason = f"refund {due.refund_key} was refused by the payment service"
+        if order.status not in {OrderStatus.REFUNDED, OrderStatus.ATTENTION}:
+            move_order(conn, order, OrderStatus.ATTENTION, reason=reason, actor=actor, now=now)
+        text = f"Order {order.display_id} needs a person: {reason}: {error[:200]}"
+        notices.tell_operations(conn, due.order_id, "attention", f"attention:{due.refund_key}", text)
+    conn.execute(update(refunds).where(refunds.c.refund_key == due.refund_key).values(**values))
+
+
+def paid_back(refund: Refund) -> bool:
+    """Return whether the payment service accepted the refund."""
+    return refund.status in _PAID
+
+
+def _refund_unit(conn: Connection, order: OrderRow, due: DueRefund, actor: str, now: datetime) -> None:
+    refunded = order.refunded_minor + due.amount.minor
+    status = "refunded" if refunded >= order.amount_minor else "partially_refunded"
+    values = {"refunded_minor": refunded, "payment_status": status, "updated_at": now}
+    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
+    units = lock_units(conn, due.order_id)
+    for unit in (one for one in units if one.n == due.esim_n):
+        possible = UnitStatus.REFUNDED in UNIT_TRANSITIONS[unit.status]
+        target = UnitStatus.REFUNDED if possible else UnitStatus.ATTENTION
+        reason = f"paid back: {due.reason}" if possible else f"paid back while it was {unit.status}"
+        move_unit(conn, unit, target, reason=reason, actor=actor, now=now, values={"refunded_at": now})
+    order = settle_order(conn, due.order_id, reason=f"eSIM {due.esim_n} was paid back", actor=actor, now=now)
+    notices.tell_of_changes(conn, order, units, now)
+
+
+def _usd_micros(conn: Connection, order: OrderRow, due: DueRefund) -> int:
+    """Return a refund's value in micro-USD at the rate the order was sold at."""
+    i = order_items.c
+    if due.esim_n is not None:
+        price = (
+            select(i.unit_price_micros_usd)
+            .join_from(order_items, esims, esims.c.item_id == i.item_id)
+            .where(esims.c.order_id == due.order_id, esims.c.n == due.esim_n)
+        )
+        return int(conn.scalar(price) or 0)
+    total = select(func.sum(i.unit_price_micros_usd * i.quantity)).where(i.order_id == due.order_id)
+    return int(conn.scalar(total) or 0) * due.amount.minor // order.amount_minor
