@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from sandbox.config import BadSettingError
 from sandbox.stripe.session_objects import Json
 from sandbox.switches import Switches
 from sandbox.world import World
@@ -123,12 +124,18 @@ def _make(world: World) -> StripeState:
         world=world,
         secret_key=os.environ.get("STRIPE_SECRET_KEY") or "sk_test_sandbox",
         webhook_secret=secrets.split(",")[0].strip() or "whsec_sandbox",
-        webhook_retries=int(os.environ.get("SANDBOX_WEBHOOK_RETRIES") or 12),
+        webhook_retries=_retries(os.environ.get("SANDBOX_WEBHOOK_RETRIES") or "12"),
         faults=faults,
     )
     world.on_reset(state.clear)
     world.keep("stripe", state.dump, state.load)
     return state
+
+
+def _retries(text: str) -> int:
+    if not text.isdecimal():
+        raise BadSettingError(f"SANDBOX_WEBHOOK_RETRIES={text!r} is not a whole number")
+    return int(text)
 
 
 def state_of(world: World) -> StripeState:
