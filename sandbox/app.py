@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from sandbox import control, mail, rates, slack
 from sandbox.config import SandboxConfig, read_config
 from sandbox.drops import remember_transport
-from sandbox.providers import registry
+from sandbox.providers import activity, registry
 from sandbox.stripe import control as stripe_control
 from sandbox.stripe import router as stripe_router
 from sandbox.world import World, utc_now
@@ -48,7 +48,7 @@ def create_app(config: SandboxConfig | None = None, clock: Callable[[], datetime
     app.include_router(control.build(world))
     registry.mount(app, world)
     app.include_router(stripe_router.build(world), prefix="/stripe")
-    for part in (stripe_control, mail, slack, rates):
+    for part in (activity, stripe_control, mail, slack, rates):
         app.include_router(part.build(world))
     app.add_api_route("/healthz", _healthy, methods=["GET"], response_model=None)
     app.add_api_route("/", _home, methods=["GET"], response_model=None)

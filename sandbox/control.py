@@ -30,7 +30,7 @@ class ControlPanel:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def faults(self) -> Response:
+    async def faults(self) -> Response:
         """Faults in force and what can be asked for."""
         book = self._world.faults
         return reply({"faults": book.as_json(), "targets": book.targets, "kinds": book.kinds})
@@ -51,16 +51,16 @@ class ControlPanel:
             return _problem(422, str(error))
         for entry in many:
             self._world.faults.add(entry)
-        return self.faults()
+        return await self.faults()
 
-    def clear_faults(self) -> Response:
+    async def clear_faults(self) -> Response:
         """End every fault, those of Stripe, mail and Slack too."""
         self._world.faults.clear()
         for part in (stripe, mail, slack):
             part.clear_faults(self._world)
-        return self.faults()
+        return await self.faults()
 
-    def purchases(self, request: Request) -> Response:
+    async def purchases(self, request: Request) -> Response:
         """What the providers really sold, with counts per provider and state."""
         query = request.query_params
         provider = query.get("provider") or None
@@ -89,11 +89,11 @@ class ControlPanel:
         self._world.reset()
         return Response(status_code=204)
 
-    def webhooks(self) -> Response:
+    async def webhooks(self) -> Response:
         """The last deliveries."""
         return reply({"deliveries": list(self._world.courier.log)})
 
-    def home(self) -> HTMLResponse:
+    async def home(self) -> HTMLResponse:
         """A page that links everything there is to see."""
         counts = self._world.purchases.counts()
         rows = "".join(
@@ -114,11 +114,14 @@ Nothing here costs money.</p>
 <li><a href="/stripe/">Stripe payments</a></li><li><a href="/rates">Exchange rates</a></li>
 <li><a href="/sandbox/purchases">What the providers sold</a> (JSON)</li>
 <li><a href="/sandbox/charges">What Stripe charged</a> (JSON)</li>
+<li><a href="/sandbox/balances">Wallets at the providers</a> (JSON)</li>
 <li><a href="/sandbox/webhooks">Webhook deliveries</a> (JSON)</li></ul>
 <h2>Providers</h2><table><tr><th>provider</th><th>eSIMs and top-ups sold</th></tr>{rows}</table>
 <h2>Faults</h2><p><a href="/sandbox/faults">{faults} in force</a>. <code>PUT /sandbox/faults</code> takes
 <code>{{"provider": "airalo", "call": "order", "kind": "out_of_stock", "times": 1}}</code>; calls: {calls}.
-<code>DELETE /sandbox/faults</code> ends them, <code>POST /sandbox/reset</code> forgets everything.</p></body></html>"""
+<code>DELETE /sandbox/faults</code> ends them,
+<code>POST /sandbox/reset</code> forgets everything, <code>PUT /sandbox/esims/&lt;iccid&gt;</code> with
+<code>{{"used_percent": 80}}</code> uses data as a traveller would.</p></body></html>"""
 
 
 def build(world: World) -> APIRouter:

@@ -134,14 +134,14 @@ class FaultBook:
             raise BadFaultError(f"unknown call {call!r} of {provider}; allowed: *, {', '.join(calls)}")
         if kind not in self.kinds:
             raise BadFaultError(f"unknown kind {kind!r}; allowed: {', '.join(self.kinds)}")
-        times, probability, params = wanted.get("times"), wanted.get("probability", 1.0), wanted.get("params") or {}
+        times, probability, params = wanted.get("times"), wanted.get("probability", 1.0), wanted.get("params")
         if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 1):
             raise BadFaultError(f"times must be a whole number from 1, or null for always; not {times!r}")
         if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability <= 1:
             raise BadFaultError(f"probability must lie between 0 and 1; not {probability!r}")
-        if not isinstance(params, dict):
+        if params is not None and not isinstance(params, dict):
             raise BadFaultError(f"params must be an object; not {params!r}")
-        return Fault(str(provider), str(call), str(kind), float(probability), times, dict(params))
+        return Fault(str(provider), str(call), str(kind), float(probability), times, dict(params or {}))
 
     def take(self, provider: str, call: str, *kinds: str, step: str = "", only_named: bool = False) -> Fault | None:
         """Return the fault of one of these kinds that strikes this call now, and count it down; else None.

@@ -15,8 +15,9 @@ from starlette.routing import BaseRoute
 
 from sandbox.providers import airalo_answers as answers
 from sandbox.providers import airalo_shapes as shapes
+from sandbox.providers.activity import crossed
 from sandbox.providers.airalo_catalogue import AiraloCatalogue
-from sandbox.providers.ledger import Books, Ledger, Order, Sim, token
+from sandbox.providers.ledger import Books, Bundle, Ledger, Order, Sim, token
 from sandbox.providers.shelf import Package, charged, delists
 from sandbox.providers.site import Ask, Site, Voice, Window
 from sandbox.webhooks import only_200
@@ -42,6 +43,7 @@ class Airalo:
         self.catalogue = AiraloCatalogue(world)
         books = world.part(Books, Books)
         self.ledger = books.open(Ledger(world, "airalo", iccid_prefix="8944001", host="rsp.airalo-sandbox.test"))
+        books.listeners["airalo"] = self._used
         self.tokens: dict[str, float] = {}
         self.opt_ins: dict[str, str] = {}
         self._usual_opt_in()
@@ -49,7 +51,8 @@ class Airalo:
         world.keep("airalo.tokens", lambda: self.tokens, self._load_tokens)
 
     def _usual_opt_in(self) -> None:
-        self.opt_ins = {"async_orders": f"{self.world.config.api_url}/webhooks/providers/airalo"}
+        url = f"{self.world.config.api_url}/webhooks/providers/airalo"
+        self.opt_ins = {"async_orders": url, "webhook_low_data": url}
 
     def _load_tokens(self, tokens: dict[str, float]) -> None:
         self.tokens = tokens
@@ -144,6 +147,12 @@ class Airalo:
         headers = {"content-type": "application/json", "airalo-signature": signature}
         delays = (1, 5, 30, 300, 900)
         self.world.courier.send("airalo", url, content, headers, delays=delays, delivered=only_200)
+
+    def _used(self, sim: Sim, bundle: Bundle, before: int, after: int) -> None:
+        url = self.opt_ins.get("webhook_low_data")
+        for level in crossed(before, after, (75, 90)) if url else []:
+            left = {"package_name": bundle.package_id, "remaining_percentage": 100 - after, "iccid": sim.iccid}
+            self.notify(str(url), {"level": f"{level}%", **left})
 
     def _wanted(self, ask: Ask, fields: dict[str, Any], kind: str) -> tuple[Package, int]:
         package_id = str(fields.get("package_id") or "")

@@ -6,7 +6,7 @@ ICCIDs of cancelled eSIMs are given out again. One package per order is taken.
 
 import hashlib
 import hmac
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 from sandbox.providers import esim_access_shapes as shapes
 from sandbox.providers.esim_access_catalogue import UNITS, EsimAccessCatalogue
 from sandbox.providers.esim_access_shapes import bad, good
-from sandbox.providers.ledger import Books, Ledger, Order, Sim, token
+from sandbox.providers.ledger import Books, Bundle, Ledger, Order, Sim, token
 from sandbox.providers.shelf import Package, charged, delists
 from sandbox.providers.site import Ask, Site, Voice, Window
 from sandbox.wire import Refused, dumps
@@ -37,6 +37,7 @@ class EsimAccess:
         self.ledger = books.open(
             Ledger(world, "esim_access", iccid_prefix="8910300", host="rsp.esimaccess-sandbox.test")
         )
+        books.listeners["esim_access"] = self._used
         self._window = Window(world, 8, 1)
         self._usual()
         world.on_reset(self._usual)
@@ -85,7 +86,7 @@ class EsimAccess:
 
     async def packages(self, ask: Ask) -> Response:
         """package/list."""
-        body = _body(ask)
+        body = shapes.body_of(ask)
         base = None
         if body.get("iccid"):
             sim = self.ledger.sim_of_iccid(str(body["iccid"]))
@@ -102,7 +103,7 @@ class EsimAccess:
 
     async def order(self, ask: Ask) -> Response:
         """esim/order: a known transactionId gives its order back and buys nothing."""
-        body = _body(ask)
+        body = shapes.body_of(ask)
         reference = self._reference(body)
         known = self._known(ask, reference)
         if known is not None:
@@ -191,6 +192,11 @@ class EsimAccess:
             body = dumps(self._event(kind, content))
             self.world.courier.send("esim_access", self.webhook, body, {"content-type": "application/json"})
 
+    def _used(self, sim: Sim, _bundle: Bundle, before: int, after: int) -> None:
+        order = self.ledger.orders[sim.order_id]
+        for kind, content in shapes.activity(sim, order, self.world.clock(), before, after):
+            self.notify(kind, content)
+
     def _event(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
         now = shapes.event_time(self.world.clock())
         notify_id = token("event", self.ledger.number(), kind).lower()
@@ -198,7 +204,7 @@ class EsimAccess:
 
     async def topup(self, ask: Ask) -> Response:
         """esim/topup: at once, and idempotent like an order."""
-        body = _body(ask)
+        body = shapes.body_of(ask)
         reference = self._reference(body)
         known = self._known(ask, reference)
         if known is not None:
@@ -231,7 +237,7 @@ class EsimAccess:
 
     async def query(self, ask: Ask) -> Response:
         """esim/query: by order, eSIM or time window; 200010 while profiles are being allocated."""
-        body = _body(ask)
+        body = shapes.body_of(ask)
         pager = body.get("pager")
         if not isinstance(pager, dict) or not isinstance(pager.get("pageNum"), int):
             return bad("000105")
@@ -249,7 +255,7 @@ class EsimAccess:
         if body.get("esimTranNo") or body.get("iccid"):
             return [self._sim(body)]
         if body.get("startTime") and body.get("endTime"):
-            low, high = _moment(body["startTime"]), _moment(body["endTime"])
+            low, high = shapes.moment(body["startTime"]), shapes.moment(body["endTime"])
             return [sim for sim in self.ledger.sims.values() if low <= datetime.fromisoformat(sim.created_at) <= high]
         raise Refused(bad("000105"))
 
@@ -278,7 +284,7 @@ class EsimAccess:
 
     async def usage(self, ask: Ask) -> Response:
         """esim/usage/query: ten eSIMs at most."""
-        wanted = _body(ask).get("esimTranNoList")
+        wanted = shapes.body_of(ask).get("esimTranNoList")
         if not isinstance(wanted, list) or not wanted:
             return bad("000105")
         if len(wanted) > 10:
@@ -298,7 +304,7 @@ class EsimAccess:
 
     async def cancel(self, ask: Ask) -> Response:
         """esim/cancel: only while unused; the price goes back and the ICCID is given out again."""
-        sim = self._sim(_body(ask))
+        sim = self._sim(shapes.body_of(ask))
         if sim.state != "new":
             return bad("200002")
         sim.state = "cancelled"
@@ -322,7 +328,7 @@ class EsimAccess:
         return self._become(ask, "active")
 
     def _become(self, ask: Ask, state: str) -> Response:
-        sim = self._sim(_body(ask))
+        sim = self._sim(shapes.body_of(ask))
         if sim.state in _ENDED:
             return bad("200002")
         sim.state = state
@@ -332,7 +338,7 @@ class EsimAccess:
 
     async def save_webhook(self, ask: Ask) -> Response:
         """webhook/save: the address must take a CHECK_HEALTH event first."""
-        url = str(_body(ask).get("webhook") or "")
+        url = str(shapes.body_of(ask).get("webhook") or "")
         if not url:
             return bad("000105")
         content = dumps(self._event("CHECK_HEALTH", {"orderNo": "1234567890", "orderStatus": "Test"}))
@@ -344,21 +350,6 @@ class EsimAccess:
     async def saved_webhook(self, _ask: Ask) -> Response:
         """webhook/query."""
         return good({"webhook": self.webhook})
-
-
-def _body(ask: Ask) -> dict[str, Any]:
-    body = ask.json()
-    if not isinstance(body, dict):
-        raise Refused(bad("000104"))
-    return body
-
-
-def _moment(text: object) -> datetime:
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        raise Refused(bad("000107")) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def build(world: World) -> list[BaseRoute]:

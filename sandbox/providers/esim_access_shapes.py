@@ -1,13 +1,16 @@
 """eSIM Access envelopes, eSIMs and events as they go over the wire."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from starlette.responses import Response
 
+from sandbox.providers.activity import crossed
 from sandbox.providers.ledger import Bundle, Order, Sim
 from sandbox.providers.shelf import Package
-from sandbox.wire import reply
+from sandbox.providers.site import Ask
+from sandbox.wire import Refused, reply
 
 _UNUSED_DAYS = 180
 ERRORS = {
@@ -125,3 +128,39 @@ def esim_wire(sim: Sim, order: Order, rows: list[tuple[Package | None, Order]]) 
             for bundle, (package, owner) in zip(sim.bundles, rows, strict=True)
         ],
     }  # fmt: skip
+
+
+def activity(sim: Sim, order: Order, now: datetime, before: int, after: int) -> list[tuple[str, dict[str, Any]]]:
+    """The events an eSIM's use sets off, as kind and content."""
+    ids = {
+        "iccid": sim.iccid, "orderNo": order.order_id, "esimTranNo": sim.sim_id, "transactionId": order.reference,
+    }  # fmt: skip
+    esim_status, smdp_status = statuses(sim)
+    state = ids | {"esimStatus": esim_status, "smdpStatus": smdp_status}
+    if sim.state == "installed":
+        more = {"eid": "89049032000000000000000000000001", "timestamp": event_time(now), "seqNumber": 1}
+        return [("SMDP_EVENT", state | more | {"notifyStatus": "Executed-Success"})]
+    events: list[tuple[str, dict[str, Any]]] = [("ESIM_STATUS", state)] if before == 0 or after == 100 else []
+    total, _, used = totals(sim)
+    usage = {"totalVolume": total, "orderUsage": used, "remain": total - used, "lastUpdateTime": event_time(now)}
+    for threshold in crossed(before, after, (50, 80, 90)):
+        share = {50: Decimal("0.5"), 80: Decimal("0.2"), 90: Decimal("0.1")}[threshold]
+        events.append(("DATA_USAGE", ids | usage | {"remainThreshold": share}))
+    return events
+
+
+def body_of(ask: Ask) -> dict[str, Any]:
+    """The request's object."""
+    body = ask.json()
+    if not isinstance(body, dict):
+        raise Refused(bad("000104"))
+    return body
+
+
+def moment(text: object) -> datetime:
+    """A moment of a query; UTC where it names no zone."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        raise Refused(bad("000107")) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

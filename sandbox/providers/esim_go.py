@@ -47,6 +47,7 @@ class EsimGo:
         self.catalogue = EsimGoCatalogue(world)
         books = world.part(Books, Books)
         self.ledger = books.open(Ledger(world, "esim_go", iccid_prefix="8943102", host="rsp.esim-go-sandbox.test"))
+        books.listeners["esim_go"] = shapes.Callbacks(world, API_KEY).used
         self.stock = EsimGoStock(self.ledger, self.catalogue.shelf)
         self._window = Window(world, 10, 1)
 

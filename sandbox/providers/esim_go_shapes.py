@@ -1,11 +1,17 @@
 """eSIM Go's orders and eSIMs as they go over the wire; times carry nanoseconds, some hosts a scheme."""
 
+import base64
+import hashlib
+import hmac
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from sandbox.providers.activity import crossed
 from sandbox.providers.ledger import Bundle, Order, Sim
 from sandbox.providers.shelf import Package
+from sandbox.wire import dumps
+from sandbox.world import World
 
 GROUPS = ["Standard Fixed", "Standard Long Duration", "Standard Unlimited Lite"]
 _STATUS = {
@@ -167,6 +173,32 @@ def callback_bundle(bundle: Bundle) -> dict[str, Any]:
         "remainingQuantity": wire["remainingQuantity"], "startTime": seconds(start),
         "endTime": seconds(start + timedelta(days=bundle.days)), "unlimited": wire["unlimited"],
     }  # fmt: skip
+
+
+class Callbacks:
+    """Callbacks V3: signed with the API key, in hex and in base64 by turns, because the documents say both."""
+
+    def __init__(self, world: World, key: str) -> None:
+        self._world = world
+        self._key = key.encode()
+        self._sent = 0
+
+    def used(self, sim: Sim, bundle: Bundle, before: int, after: int) -> None:
+        """Tell of first use and of 1, 50, 80 and 100 per cent used."""
+        if before == 0 and bundle.state == "active":
+            self._send({"alertType": "FirstAttachment", "iccid": sim.iccid})
+            self._send({"alertType": "FirstUse", "iccid": sim.iccid, "bundle": callback_bundle(bundle)})
+        for _ in crossed(before, after, (1, 50, 80, 100)):
+            self._send({"alertType": "Utilisation", "iccid": sim.iccid, "bundle": callback_bundle(bundle)})
+
+    def _send(self, body: dict[str, Any]) -> None:
+        content = dumps(body)
+        digest = hmac.new(self._key, content, hashlib.sha256)
+        self._sent += 1
+        signature = digest.hexdigest() if self._sent % 2 else base64.b64encode(digest.digest()).decode()
+        url = f"{self._world.config.api_url}/webhooks/providers/esim_go"
+        headers = {"content-type": "application/json", "x-signature-sha256": signature}
+        self._world.courier.send("esim_go", url, content, headers)
 
 
 def organisation(balance: Decimal, api_url: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Numbers grow with the clock, so ids and ICCIDs do not repeat after a restart. Amounts are exact Decimals.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -286,6 +286,7 @@ class Books:
 
     def __init__(self, _world: World) -> None:
         self.ledgers: dict[str, Ledger] = {}
+        self.listeners: dict[str, Callable[[Sim, Bundle, int, int], None]] = {}
 
     def open(self, ledger: Ledger) -> Ledger:
         """Add a ledger."""
