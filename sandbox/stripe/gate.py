@@ -61,7 +61,11 @@ class Gate:
             call = Call(Params(values), {"id": request_id, "idempotency_key": key})
             answer = self._remembered(request, key, values, headers)
             if answer is None:
-                answer = self._execute(key, call, operation, fault)
+                answer = self._execute(call, operation, fault)
+                if key:
+                    self._state.saved[key] = SavedAnswer(
+                        _fingerprint(request, values), self._state.now(), answer, request_id
+                    )
         except StripeError as error:
             answer = (error.status, error.body(request_id))
         except UnicodeDecodeError:
@@ -96,31 +100,25 @@ class Gate:
     def _remembered(
         self, request: Request, key: str | None, values: dict[str, Any], headers: dict[str, str]
     ) -> tuple[int, Json] | None:
-        """The answer the first request with this key got; None when this is the first, which is then noted."""
+        """The answer the first request with this key got; None when this is the first."""
         if key is None:
             return None
         if len(key) > LONGEST_KEY:
             raise StripeError.invalid("Idempotency keys are at most 255 characters long.")
-        fingerprint = _fingerprint(request, values)
         known = self._state.saved.get(key)
         if known is None or known.at + KEY_LIFE_S <= self._state.now():
-            self._state.saved[key] = SavedAnswer(fingerprint, self._state.now(), request_id=headers["Request-Id"])
             return None
-        if known.fingerprint != fingerprint:
+        if known.fingerprint != _fingerprint(request, values):
             message = (
                 "Keys for idempotent requests can only be used with the same parameters they were first used with. "
                 f"Try using a key other than '{key}' if you meant to execute a different request."
             )
             raise StripeError(400, "idempotency_error", message)
-        if known.answer is None:
-            message = "There is currently another in-progress request using this Idempotency Key."
-            raise StripeError(409, "idempotency_error", message, code="idempotency_key_in_use")
         headers |= {"Idempotent-Replayed": "true", "Original-Request": known.request_id}
         return known.answer
 
-    def _execute(self, key: str | None, call: Call, operation: Operation, fault: Fault | None) -> tuple[int, Json]:
-        """Run the operation; a refusal of parameters frees the key again, anything later is remembered."""
-        answer: tuple[int, Json] | None = None
+    def _execute(self, call: Call, operation: Operation, fault: Fault | None) -> tuple[int, Json]:
+        """Run the operation; raises StripeError only for what no idempotency key remembers."""
         try:
             paths = call.params.words("expand")
             answer = (200, expand(self._state, json.loads(json.dumps(operation(call))), paths))
@@ -128,13 +126,8 @@ class Gate:
             if not error.saved:
                 raise
             answer = (error.status, error.body(call.request["id"]))
-        finally:
-            if key and answer is None:
-                del self._state.saved[key]
         if fault is not None and _when(fault) == "stored":
-            answer = _fault_answer(fault, call.request["id"])
-        if key:
-            self._state.saved[key].answer = answer
+            return _fault_answer(fault, call.request["id"])
         return answer
 
 

@@ -87,7 +87,7 @@ def _expanded(state: StripeState, node: Json, step: str, path: str) -> Any:
         rows = [copy.deepcopy(r) for r in reversed(state.refunds.values()) if r["charge"] == node["id"]]
         return {"object": "list", "data": rows, "has_more": False, "url": f"/v1/charges/{node['id']}/refunds"}
     if step not in EXPANDABLE or step not in node:
-        raise StripeError.invalid(f"This property cannot be expanded ({path}).", param="expand")
+        raise StripeError.refused(f"This property cannot be expanded ({path}).", param="expand")
     value = node[step]
     return copy.deepcopy(state.table_of(value).get(value)) if isinstance(value, str) else value
 

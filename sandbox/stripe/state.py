@@ -47,12 +47,12 @@ class Delivery:
 
 @dataclass
 class SavedAnswer:
-    """What the first request with an idempotency key got; `answer` is None while it is under way."""
+    """What the first request with an idempotency key got."""
 
     fingerprint: str
     at: int
-    answer: tuple[int, Json] | None = None
-    request_id: str = ""
+    answer: tuple[int, Json]
+    request_id: str
 
 
 @dataclass
@@ -103,7 +103,7 @@ class StripeState:
         """The objects as plain JSON, for the sandbox's state file."""
         kept: Json = {name: getattr(self, name) for name in KEPT}
         kept["deliveries"] = {event_id: vars(delivery) for event_id, delivery in self.deliveries.items()}
-        kept["saved"] = {key: vars(record) for key, record in self.saved.items() if record.answer is not None}
+        kept["saved"] = {key: vars(record) for key, record in self.saved.items()}
         return kept
 
     def load(self, kept: Json) -> None:
