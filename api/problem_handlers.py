@@ -18,7 +18,7 @@ from api.errors import (
     problem_response,
 )
 
-_IDEMPOTENCY_HEADER = "idempotency-key"
+_IDEMPOTENCY_KEY = ("header", "Idempotency-Key")
 _PLACES = frozenset({"body", "query", "path", "header"})
 
 
@@ -51,7 +51,7 @@ def _from_http(request: Request, error: HTTPException) -> Problem:
 
 
 def _from_validation(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    if any(error["type"] == "missing" and error["loc"] == ("header", _IDEMPOTENCY_HEADER) for error in errors):
+    if any(error["type"] == "missing" and tuple(error["loc"]) == _IDEMPOTENCY_KEY for error in errors):
         detail = "Send a header Idempotency-Key with a fresh random value (a UUID) per order; repeat it to retry."
         return Problem(IDEMPOTENCY_KEY_MISSING, detail, [FieldError("Idempotency-Key", "is missing")])
     fields = [_field_error(error) for error in errors]

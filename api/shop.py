@@ -7,6 +7,7 @@ import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from anyio import CapacityLimiter
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
@@ -21,6 +22,8 @@ from resources.db.databases import databases, make_engine
 from resources.db.vault import Vault
 from resources.settings import Settings
 
+PAYMENT_THREADS = 20  # calls to the payment service at once, beside the threads of everything else
+
 
 def utc_now() -> datetime:
     """Return the time."""
@@ -33,6 +36,7 @@ class Shop:
     engine: Engine
     vault: Vault
     gateway: PaymentGateway
+    payment_threads: CapacityLimiter
 
     def __init__(self, settings: Settings, clock: Clock = utc_now) -> None:
         self.settings = settings
@@ -55,6 +59,7 @@ class Shop:
         self.engine = make_engine(url, pool_size=20)
         self.vault = await run_in_threadpool(Vault.from_settings, self.settings)
         self.gateway = await run_in_threadpool(_gateway, self.settings)
+        self.payment_threads = CapacityLimiter(PAYMENT_THREADS)
         await self.refresh_catalogue()
         self._listening = asyncio.create_task(Listener(url, self.watch, self.refresh_catalogue).run(), name="listener")
 

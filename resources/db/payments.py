@@ -1,0 +1,212 @@
+"""What a payment does to an order: one function for webhooks, the order page and the reconciler, safe to repeat.
+
+The order's lock decides: the first payment that fits makes the order paid and its units wait for a worker; the same
+payment again changes nothing; another payment for the same order is paid back and delivers nothing; money that does
+not fit the order waits for a person.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from esim.money import Money
+from esim.orders import OrderStatus, UnitStatus
+from resources.db import ledger, notices
+from resources.db.tables import order_items, orders, refunds
+from resources.db.transitions import Event, OrderRow, lock_order, lock_units, move_order, move_unit, note
+
+SECOND_PAYMENT = "second payment for the same order"
+
+
+class PaymentResult(StrEnum):
+    """What a payment did."""
+
+    PAID = "paid"
+    KNOWN = "known already"
+    SECOND = "second payment: refund requested"
+    MISMATCH = "amount differs: a person must look"
+    HELD = "taken, but the order waits for a person"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment that the payment service vouches for; `told_by` is an event id or who asked."""
+
+    order_id: UUID
+    payment_intent: str
+    session_id: str
+    amount: Money
+    told_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Who records, when, and within how many minutes the customer has the eSIM or the money back."""
+
+    actor: str
+    now: datetime
+    deadline_minutes: int
+
+
+def record_payment(conn: Connection, payment: Payment, booking: Booking) -> PaymentResult:
+    """Apply a payment to its order, under the order's lock; the same payment again changes nothing.
+
+    Raises:
+        NotFound: there is no such order.
+    """
+    order = lock_order(conn, payment.order_id)
+    if order.payment_intent == payment.payment_intent:
+        return PaymentResult.KNOWN
+    if order.payment_intent is not None:
+        return _second_payment(conn, order, payment, booking)
+    if payment.amount != Money(order.amount_minor, order.currency) or not payment.payment_intent:
+        return _mismatch(conn, order, payment, booking)
+    _note_payment(conn, order, payment, booking)
+    ledger.post(conn, f"payment:{payment.payment_intent}", order.order_id, _received(conn, order, payment.amount))
+    if order.status is OrderStatus.ATTENTION:
+        reason = "paid while it waits for a person; nothing is delivered until somebody decides"
+        _note_event(conn, order, reason, payment, booking)
+        _tell(conn, order, "payment_held", payment, reason)
+        return PaymentResult.HELD
+    for unit in lock_units(conn, order.order_id):
+        move_unit(conn, unit, UnitStatus.QUEUED, reason="paid", actor=booking.actor, now=booking.now)
+    move_order(
+        conn,
+        order,
+        OrderStatus.PAID,
+        reason="payment received",
+        actor=booking.actor,
+        now=booking.now,
+        details=_details(payment),
+    )
+    return PaymentResult.PAID
+
+
+def cancel_unpaid(conn: Connection, order_id: UUID, *, reason: str, actor: str, now: datetime) -> bool:
+    """Cancel an order that still waits for its payment, with its units; return whether anything changed.
+
+    Raises:
+        NotFound: there is no such order.
+    """
+    order = lock_order(conn, order_id)
+    if order.status is not OrderStatus.PENDING:
+        return False
+    for unit in lock_units(conn, order_id):
+        move_unit(conn, unit, UnitStatus.CANCELLED, reason=reason, actor=actor, now=now)
+    return move_order(conn, order, OrderStatus.CANCELLED, reason=reason, actor=actor, now=now)
+
+
+def note_failed_payment(conn: Connection, order: OrderRow, *, reason: str, actor: str, now: datetime) -> bool:
+    """Note on a locked, unpaid order that an attempt to pay failed; return False when it is paid meanwhile."""
+    if order.payment_intent is not None:
+        return False
+    statement = update(orders).where(orders.c.order_id == order.order_id)
+    conn.execute(statement.values(payment_status="failed", updated_at=now))
+    note(conn, [Event(order.order_id, order.status, order.status, reason, actor, now)])
+    return True
+
+
+def order_of_payment(conn: Connection, *, session_id: str, payment_intent: str) -> UUID | None:
+    """Return the order that a session or a payment (the first, or a second that is paid back) belongs to."""
+    known = [orders.c.session_id == session_id] if session_id else []
+    known += [orders.c.payment_intent == payment_intent] if payment_intent else []
+    if not known:
+        return None
+    found: UUID | None = conn.scalar(select(orders.c.order_id).where(or_(*known)).limit(1))
+    if found is None and payment_intent:
+        found = conn.scalar(select(refunds.c.order_id).where(refunds.c.payment_intent == payment_intent).limit(1))
+    return found
+
+
+def order_exists(conn: Connection, order_id: UUID) -> bool:
+    """Return whether there is such an order."""
+    return conn.scalar(select(orders.c.order_id).where(orders.c.order_id == order_id)) is not None
+
+
+def _second_payment(conn: Connection, order: OrderRow, payment: Payment, booking: Booking) -> PaymentResult:
+    """Pay back what was paid twice: all of it, whatever state the order is in, and deliver nothing for it."""
+    row = {
+        "refund_key": f"second:{payment.payment_intent}",
+        "order_id": order.order_id,
+        "payment_intent": payment.payment_intent,
+        "amount_minor": payment.amount.minor,
+        "currency": payment.amount.currency,
+        "reason": SECOND_PAYMENT,
+        "created_at": booking.now,
+        "next_attempt_at": booking.now,
+    }
+    statement = insert(refunds).values(**row).on_conflict_do_nothing().returning(refunds.c.refund_key)
+    if conn.scalar(statement) is None:
+        return PaymentResult.KNOWN
+    if payment.amount.currency == order.currency:
+        received = _received(conn, order, payment.amount)
+        ledger.post(conn, f"payment:{payment.payment_intent}", order.order_id, received)
+    _note_event(conn, order, SECOND_PAYMENT, payment, booking)
+    _tell(conn, order, "second_payment", payment, f"{SECOND_PAYMENT}: {payment.amount} is being refunded")
+    return PaymentResult.SECOND
+
+
+def _mismatch(conn: Connection, order: OrderRow, payment: Payment, booking: Booking) -> PaymentResult:
+    expected = Money(order.amount_minor, order.currency)
+    reason = f"{payment.amount} was paid instead of {expected}; nothing is delivered until somebody decides"
+    if payment.payment_intent:
+        _note_payment(conn, order, payment, booking)
+    moved = move_order(
+        conn,
+        order,
+        OrderStatus.ATTENTION,
+        reason=reason,
+        actor=booking.actor,
+        now=booking.now,
+        details=_details(payment),
+    )
+    if not moved:
+        _note_event(conn, order, reason, payment, booking)
+    _tell(conn, order, "amount_mismatch", payment, reason)
+    return PaymentResult.MISMATCH
+
+
+def _note_payment(conn: Connection, order: OrderRow, payment: Payment, booking: Booking) -> None:
+    values: dict[str, object] = {
+        "payment_intent": payment.payment_intent,
+        "payment_status": "paid",
+        "paid_at": booking.now,
+        "deadline_at": booking.now + timedelta(minutes=booking.deadline_minutes),
+        "updated_at": booking.now,
+    }
+    if order.session_id is None and payment.session_id:
+        values["session_id"] = payment.session_id
+    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
+    order.payment_intent, order.payment_status, order.paid_at = payment.payment_intent, "paid", booking.now
+
+
+def _received(conn: Connection, order: OrderRow, amount: Money) -> tuple[ledger.Entry, ledger.Entry]:
+    """Book at the rates at which the order was sold; another amount in proportion."""
+    sold = func.sum(order_items.c.quantity * order_items.c.unit_price_micros_usd)
+    micros = int(conn.scalar(select(sold).where(order_items.c.order_id == order.order_id)) or 0)
+    return ledger.payment_received(amount, micros * amount.minor // order.amount_minor)
+
+
+def _note_event(conn: Connection, order: OrderRow, reason: str, payment: Payment, booking: Booking) -> None:
+    details = _details(payment)
+    event = Event(order.order_id, order.status, order.status, reason, booking.actor, booking.now, None, None, details)
+    note(conn, [event])
+
+
+def _details(payment: Payment) -> dict[str, object]:
+    return {
+        "payment_intent": payment.payment_intent,
+        "session_id": payment.session_id,
+        "amount_minor": payment.amount.minor,
+        "currency": payment.amount.currency,
+        "told_by": payment.told_by,
+    }
+
+
+def _tell(conn: Connection, order: OrderRow, kind: str, payment: Payment, reason: str) -> None:
+    key = f"{kind}:{order.order_id}:{payment.payment_intent or payment.session_id}"
+    notices.tell_operations(conn, order.order_id, kind, key, f"Order {order.display_id}: {reason}.")
