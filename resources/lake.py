@@ -1,12 +1,15 @@
-"""Dagster resource over the lake; reads the settings when it is first used, not when it is defined."""
+"""Dagster resource over the lake, what feeds it and what is published from it; reads the settings on first use only."""
 
 from functools import lru_cache
+from pathlib import Path
 
 import dagster as dg
+from sqlalchemy import Engine
 
-from resources.db.databases import databases
+from resources.db.databases import databases, make_engine
 from resources.settings import load_settings
 from resources.warehouse.lake import Lake
+from resources.warehouse.publish import FILE_NAME
 
 
 @lru_cache(maxsize=4)
@@ -15,11 +18,18 @@ def open_lake(catalogue_url: str, data_path: str) -> Lake:
     return Lake(catalogue_url, data_path)
 
 
+@lru_cache(maxsize=4)
+def _engine(url: str) -> Engine:
+    return make_engine(url, pool_size=2)
+
+
 class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves the parameter unbound
-    """The lake for assets. Without an address of its own it is the one the settings name."""
+    """The lake for assets. Without addresses of its own it is the one the settings name."""
 
     catalogue_url: str | None = None
     data_path: str | None = None
+    operational_url: str | None = None
+    published_folder: str | None = None
 
     def lake(self) -> Lake:
         """Return the lake."""
@@ -27,3 +37,11 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagste
             return open_lake(self.catalogue_url, self.data_path)
         settings = load_settings()
         return open_lake(databases(settings).lake, settings.lake_path)
+
+    def operational_store(self) -> Engine:
+        """Return an engine on the operational store the lake is loaded from."""
+        return _engine(self.operational_url or databases(load_settings()).operational)
+
+    def published_file(self) -> Path:
+        """Return where `analytics.duckdb` is published."""
+        return Path(self.published_folder or load_settings().data_dir).absolute() / FILE_NAME
