@@ -51,9 +51,8 @@ class Api:
     def list_intents(self, call: Call) -> Json:
         """GET /v1/payment_intents."""
         tests = [_equals(call, "customer")]
-        return self._page(
-            call, self._state.intents, "payment_intent", "/v1/payment_intents", ("created", "customer"), tests
-        )
+        known = ("created", "customer")
+        return self._page(call, self._state.intents, "payment_intent", "/v1/payment_intents", known, tests)
 
     def list_charges(self, call: Call) -> Json:
         """GET /v1/charges."""
@@ -72,9 +71,8 @@ class Api:
     def list_disputes(self, call: Call) -> Json:
         """GET /v1/disputes."""
         tests = [_equals(call, "charge"), _equals(call, "payment_intent")]
-        return self._page(
-            call, self._state.disputes, "dispute", "/v1/disputes", ("charge", "created", "payment_intent"), tests
-        )
+        known = ("charge", "created", "payment_intent")
+        return self._page(call, self._state.disputes, "dispute", "/v1/disputes", known, tests)
 
     def list_events(self, call: Call) -> Json:
         """GET /v1/events."""

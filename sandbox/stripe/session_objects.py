@@ -72,10 +72,9 @@ def checkout_session(params: Json, *, url_prefix: str, now: int, amount: int) ->
         "id": session_id,
         "object": "checkout.session",
         **nulls(NULL_SESSION_FIELDS),
-        "adaptive_pricing": {"enabled": False},
+        **_switched_off(),
         "amount_subtotal": amount,
         "amount_total": amount,
-        "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
         "cancel_url": params["cancel_url"],
         "client_reference_id": params["client_reference_id"],
         "created": now,
@@ -87,10 +86,6 @@ def checkout_session(params: Json, *, url_prefix: str, now: int, amount: int) ->
         "customer_email": params["customer_email"],
         "discounts": [],
         "expires_at": params["expires_at"],
-        "invoice_creation": {
-            "enabled": False,
-            "invoice_data": {**nulls(NULL_INVOICE_FIELDS), "metadata": {}},
-        },
         "livemode": False,
         "locale": params["locale"],
         "metadata": params["metadata"],
@@ -99,13 +94,22 @@ def checkout_session(params: Json, *, url_prefix: str, now: int, amount: int) ->
         "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
         "payment_method_types": params["payment_method_types"],
         "payment_status": "unpaid",
-        "phone_number_collection": {"enabled": False},
         "shipping_options": [],
         "status": "open",
         "success_url": params["success_url"],
         "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
         "ui_mode": "hosted_page",
         "url": f"{url_prefix}{session_id}",
+    }
+
+
+def _switched_off() -> Json:
+    """The features this shop does not use."""
+    return {
+        "adaptive_pricing": {"enabled": False},
+        "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
+        "invoice_creation": {"enabled": False, "invoice_data": {**nulls(NULL_INVOICE_FIELDS), "metadata": {}}},
+        "phone_number_collection": {"enabled": False},
     }
 
 
