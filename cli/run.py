@@ -51,6 +51,7 @@ def prepare_environment(settings: Settings) -> dict[str, str]:
         shutil.copyfile(ROOT / "deploy" / "dagster.yaml", home / "dagster.yaml")
     return {
         **os.environ,
+        **_sandbox_secrets(settings),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "DATA_DIR": str(settings.data_dir.absolute()),
         "DATABASE_URL": urls.operational,
@@ -68,6 +69,12 @@ def prepare_environment(settings: Settings) -> dict[str, str]:
         "SANDBOX_STATE": str(settings.data_dir.absolute() / "sandbox.json"),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _sandbox_secrets(settings: Settings) -> dict[str, str]:
+    """Return the keys the sandbox's payment service shares with us: it reads the environment, not `.env`."""
+    stripe = settings.stripe
+    return {} if stripe.live else {"STRIPE_WEBHOOK_SECRET": stripe.credentials["webhook_secret"]}
 
 
 def _settings_or_exit(console: Console) -> Settings:
