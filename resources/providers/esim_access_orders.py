@@ -6,6 +6,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from esim.errors import WebhookRejected
 from esim.purchase import (
@@ -132,7 +133,7 @@ def event_of(body: bytes) -> ProviderEvent:
         WebhookRejected: it is not an event of eSIM Access.
     """
     try:
-        event = json.loads(body)
+        event = json.loads(body, parse_float=Decimal)
     except (ValueError, RecursionError) as error:
         raise WebhookRejected(f"{SLUG}: the webhook is not JSON") from error
     if not isinstance(event, dict) or not loose_text(event, "notifyType"):

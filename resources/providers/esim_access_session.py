@@ -109,14 +109,7 @@ class EsimAccessSession:
     def send(self, call: str, path: str, body: Mapping[str, object]) -> Envelope | Rejected | Unknown:
         """Send a call once and return its envelope, or what is known without one. Never raises."""
         answer = self._http.send_once(call, self._request(path, body, None))
-        if not isinstance(answer, Reply):
-            return answer
-        try:
-            return open_envelope(answer)
-        except MalformedReply as error:
-            if answer.status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-                return Rejected(ErrorType.AUTH_FAILED, f"{SLUG} {call}: HTTP {answer.status}; check its keys")
-            return Unknown(ErrorType.PROVIDER_API_ERROR, f"{SLUG} {call}: {error}")
+        return _opened(call, answer) if isinstance(answer, Reply) else answer
 
     def spend(self, call: str, path: str, body: Mapping[str, object]) -> Row | Rejected | Unknown:
         """Send a purchase once; return the payload of a success, else what the answer proves. Never raises."""
@@ -142,3 +135,14 @@ class EsimAccessSession:
         return self._http.request(
             "POST", f"api/v1/open/{path}", headers=headers, content=content, timeout_seconds=patience
         )
+
+
+def _opened(call: str, reply: Reply) -> Envelope | Rejected | Unknown:
+    """Return the envelope in an answer to a call sent once; without one, only a refused sign-in proves anything."""
+    try:
+        return open_envelope(reply)
+    except MalformedReply as error:
+        trouble = Unknown(ErrorType.PROVIDER_API_ERROR, f"{SLUG} {call}: {error}")
+    if reply.status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+        return Rejected(ErrorType.AUTH_FAILED, f"{SLUG} {call}: HTTP {reply.status}; check its keys and IP list")
+    return trouble

@@ -14,7 +14,7 @@ from esim.catalogue import Allowance, OfferKind, ProviderOffer, nominal_mb
 from esim.errors import InvalidOffer
 from esim.geography import Coverage, coverage_from
 from esim.money import Cost
-from resources.providers.country_names import code_in_flag_address, country_code
+from resources.providers.esim_card_countries import code_in_flag_address, country_code
 from resources.providers.payload import Row, amount, glimpse, loose_text, names, text, whole
 
 SLUG = "esim_card"

@@ -146,10 +146,9 @@ class EsimCardSession:
 
     def spend(self, path: str, body: Mapping[str, str]) -> Row | Rejected | Unknown:
         """Send a purchase once; return the `data` of a success, else what the answer proves. Never raises."""
-        try:
-            token = self._token(1)
-        except ProviderError as error:
-            return not_bought(error)
+        token = self._token_to_buy()
+        if isinstance(token, Rejected):
+            return token
         answer = self._http.send_once("order", self._http.request("POST", path, headers=_bearer(token), json_body=body))
         if not isinstance(answer, Reply):
             return answer
@@ -182,6 +181,13 @@ class EsimCardSession:
         if key := self._credentials.get("api_key"):
             return key
         return self._tokens.get(SLUG, self._clock()) or self._login(attempts)
+
+    def _token_to_buy(self) -> str | Rejected:
+        """Return a token, or the refusal when there is none: then nothing was sent."""
+        try:
+            return self._token(1)
+        except ProviderError as error:
+            return not_bought(error)
 
     def _login(self, attempts: int) -> str:
         login = {name: self._credentials.get(name, "") for name in ("email", "password")}

@@ -160,13 +160,7 @@ class MobiMatter:
             return outcome_of(order, request)
         if (now - request.started_at).total_seconds() < self.capabilities.settle_seconds:
             return Unknown(ErrorType.UNKNOWN, f"{SLUG}: order {order_id} is not completed yet; too early to be sure")
-        released = self._session.release(order_id)
-        try:
-            return outcome_of(self._session.order(order_id), request)
-        except ProviderError as error:
-            if released:
-                return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: order {order_id} was never completed and is cancelled")
-            return still_unknown(error)
+        return self._cancelled(order_id, request)
 
     def order_status(self, provider_order_id: str, request: PurchaseRequest) -> Outcome:
         """Read an accepted order."""
@@ -262,6 +256,19 @@ class MobiMatter:
         if trouble is None:
             return Prepared({"order_id": order_id, "wholesale": str(cost.amount) if cost else ""})
         self._session.release(order_id)
+        return trouble
+
+    def _cancelled(self, order_id: str, request: PurchaseRequest) -> Outcome:
+        """Cancel a reservation nobody completed; return what its state proves afterwards, or else the cancellation."""
+        released = self._session.release(order_id)
+        try:
+            order = self._session.order(order_id)
+        except ProviderError as error:
+            trouble = still_unknown(error)
+        else:
+            return outcome_of(order, request)
+        if released:
+            return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: order {order_id} was never completed and is cancelled")
         return trouble
 
     def _after_refusal(self, order_id: str, answer: Reply, request: PurchaseRequest) -> Outcome:

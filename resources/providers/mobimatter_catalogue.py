@@ -155,7 +155,7 @@ def _plan_words(details: Details) -> str:
     """Return the prose of a plan: PLAN_DETAILS is JSON inside a text, with parts that may be null."""
     raw = details.get("PLAN_DETAILS", "")[:20_000]
     try:
-        parts = json.loads(raw)
+        parts = json.loads(raw, parse_float=Decimal)
     except (ValueError, RecursionError):
         return raw
     if not isinstance(parts, dict):

@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -180,7 +181,7 @@ def event_of(body: bytes) -> ProviderEvent:
 
 def _event(body: bytes) -> dict[str, Any]:
     try:
-        event = json.loads(body)
+        event = json.loads(body, parse_float=Decimal)
     except (ValueError, RecursionError) as error:
         raise WebhookRejected(f"{SLUG}: the webhook is not JSON") from error
     order = event.get("eventData") if isinstance(event, dict) else None
