@@ -69,6 +69,16 @@ from resources.providers.payload import (
 )
 from resources.settings import Endpoint
 
+IMPOSSIBLE_PRICE = 1  # USD 0.0001: below every plan, so the price guard refuses it
+PROVES_NEW = frozenset(
+    {
+        ErrorType.PRICE_CHANGED,
+        ErrorType.OUT_OF_STOCK,
+        ErrorType.INVALID_PRODUCT,
+        ErrorType.INSUFFICIENT_BALANCE,
+    }
+)
+
 
 class EsimAccess:
     """A client of eSIM Access."""
@@ -151,8 +161,9 @@ class EsimAccess:
     def resolve(self, request: PurchaseRequest, evidence: Evidence, now: datetime) -> Outcome:
         """Look for our `transactionId`: in the orders of the time window, or among the plans of the topped-up eSIM.
 
-        The order is not repeated although the contract calls that safe: `resolve` may run when nobody wants the eSIM
-        any more, and whether a repeat is replayed or refused is unconfirmed.
+        The order is never repeated as it was, although the contract calls that safe: `resolve` may run when nobody
+        wants the eSIM any more. Since the window lists eSIMs, not orders still waiting for one, absence is also asked
+        for by an order under the same reference that cannot be bought (`_probed`).
         """
         esim = request.top_up_of
         wanted = window(request.started_at) if esim is None else {"esimTranNo": esim.provider_esim_id}
@@ -164,7 +175,8 @@ class EsimAccess:
             return outcome_of(ours, request) if esim is None else topped_up(request, ours[0])
         if (now - request.started_at).total_seconds() < self.capabilities.settle_seconds:
             return Unknown(ErrorType.UNKNOWN, f"{SLUG}: {request.reference} is not listed yet; too early to be sure")
-        return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: {request.reference} is in no order after the settle time")
+        absent = Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: {request.reference} is in no order after the settle time")
+        return absent if esim is not None else self._probed(request, absent)
 
     def order_status(self, provider_order_id: str, request: PurchaseRequest) -> Outcome:
         """Read an accepted order; it is delivered when its profile has an activation string."""
@@ -262,6 +274,18 @@ class EsimAccess:
 
     def _guard(self, request: PurchaseRequest) -> int | Rejected:
         return too_dear(SLUG, request.expected_cost, request) or price_units(request)
+
+    def _probed(self, request: PurchaseRequest, absent: Rejected) -> Outcome:
+        """Order under our reference at a price that no plan has: a known reference is answered, a new one refused."""
+        answer = self._session.spend("order", "esim/order", order_body(request, IMPOSSIBLE_PRICE))
+        if isinstance(answer, Rejected):
+            return absent if answer.error_type in PROVES_NEW else Unknown(answer.error_type, answer.message)
+        if isinstance(answer, Unknown):
+            return answer
+        order_no = loose_text(answer, "orderNo")
+        return (
+            accepted(order_no, request) if order_no else Unknown(ErrorType.UNKNOWN, f"{SLUG}: an order without number")
+        )
 
     def _top_up(self, request: PurchaseRequest, esim: EsimRef, price: int) -> Outcome:
         if not esim.provider_esim_id:

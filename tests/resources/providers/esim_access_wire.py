@@ -64,6 +64,11 @@ def failure(code: str, message: str = "no", status: int = 200) -> Answer:
     return says({"success": False, "errorCode": code, "errorMsg": message, "obj": None}, status)
 
 
+def orders(request: httpx.Request) -> bool:
+    """Match orders, the probe of a look-up among them."""
+    return request.url.path.endswith("/esim/order")
+
+
 def esim_row(reference: str, order_no: str, **changes: Any) -> dict[str, Any]:
     """Return a row of `esim/query`."""
     number = order_no.removeprefix("B")
@@ -112,6 +117,8 @@ class EsimAccessWire(Wire):
         super().__init__()
         self.esims = [esim_row("somebody-else", "B26112009150077")]
         self.allocating: set[str] = set()
+        self.accepted_orders: dict[str, dict[str, Any]] = {}
+        self.allocates = True
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content)
@@ -127,7 +134,7 @@ class EsimAccessWire(Wire):
         return handlers[request.url.path.partition("/api/v1/open/")[2]](body)
 
     def spends(self, request: httpx.Request) -> bool:
-        return request.url.path.endswith("/esim/order")
+        return orders(request) and json.loads(request.content)["amount"] == 17500  # any other price is refused
 
     def is_catalogue(self, request: httpx.Request) -> bool:
         return request.url.path.endswith("/package/list")
@@ -263,14 +270,16 @@ class EsimAccessWire(Wire):
 
     def _order(self, body: dict[str, Any]) -> httpx.Response:
         line = body["packageInfoList"][0]
-        known = next((row for row in self.esims if row["transactionId"] == body["transactionId"]), None)
+        known = self.accepted_orders.get(body["transactionId"])
         if known is None and (line["price"], body["amount"]) != (17500, 17500):
             return failure("200005")(httpx.Request("POST", "https://provider.test"))
         if known is None:
             order_no = f"B2611200915{len(self.sold) + 1:04}"
             known = esim_row(body["transactionId"], order_no)
             self.sold.append(order_no)
-            self.esims.append(known)
+            self.accepted_orders[body["transactionId"]] = known
+            if self.allocates:
+                self.esims.append(known)
             self.allocating.add(order_no)
         return success({"orderNo": known["orderNo"], "transactionId": body["transactionId"]})
 

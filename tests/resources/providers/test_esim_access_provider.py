@@ -25,7 +25,7 @@ from esim.purchase import (
 )
 from resources.providers.esim_access_wire import signed_headers
 from tests.resources.providers.contract_base import buy, finish
-from tests.resources.providers.esim_access_wire import REFERENCE, EsimAccessWire, esim_row, failure
+from tests.resources.providers.esim_access_wire import REFERENCE, EsimAccessWire, esim_row, failure, orders
 from tests.resources.providers.provider_contract import ProviderContract
 from tests.resources.providers.wire import NOW, Stage, Wire, fails, says
 
@@ -117,6 +117,45 @@ class TestEsimAccess(ProviderContract):
             provider.resolve(wire.request, evidence, NOW + timedelta(seconds=seconds))
         assert stage.sent(wire.spends) == 1
         assert not wire.sold
+
+    def test_an_order_that_waits_for_its_esim_is_not_taken_for_absent(self, stage: Stage, wire: EsimAccessWire) -> None:
+        wire.allocates = False  # the window lists eSIMs, so an order without one does not show
+        provider = wire.build(stage)
+        stage.lose_answer(wire.spends)
+        _, evidence = buy(provider, wire.request)
+        outcome = provider.resolve(wire.request, evidence, NOW + timedelta(hours=1))
+        assert isinstance(outcome, Pending)
+        assert outcome.provider_order_id == "B26112009150001"
+        assert len(wire.sold) == 1
+
+    @pytest.mark.parametrize(
+        ("answer", "expected"),
+        [
+            (failure("310402"), Unknown),
+            (failure("200010"), Unknown),
+            (failure("900001"), Unknown),
+            (failure("101003"), Unknown),
+            (failure("000104"), Unknown),
+            (failure("999999"), Unknown),
+            (says(b"<html>"), Unknown),
+            (says({}, 429), Unknown),
+            (says({"success": True, "obj": {}}), Unknown),
+            (fails(httpx.ConnectError), Unknown),
+            (fails(httpx.ReadTimeout), Unknown),
+            (failure("200005"), Rejected),
+            (failure("200006"), Rejected),
+            (failure("200011"), Rejected),
+            (failure("310241"), Rejected),
+        ],
+    )
+    def test_only_a_reference_that_is_new_to_the_provider_proves_absence(
+        self, provider: Provider, wire: Wire, stage: Stage, answer: Any, expected: type
+    ) -> None:
+        stage.when(orders, answer)
+        outcome = provider.resolve(wire.request, {}, NOW + timedelta(hours=1))
+        assert isinstance(outcome, expected)
+        if isinstance(outcome, Rejected):
+            assert outcome.error_type is ErrorType.NOT_BOUGHT
 
     def test_the_window_is_read_to_its_last_page(self, stage: Stage, wire: EsimAccessWire) -> None:
         wire.esims = [esim_row(f"other-{n}", f"B9{n}") for n in range(1200)] + [esim_row(REFERENCE, "B26112009150001")]
