@@ -6,7 +6,7 @@ Costs are whole US cents. Every provider is the cheapest somewhere: its level di
 
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
+from hashlib import blake2b, shake_128
 
 from sandbox.geography import POPULAR, Destination, destinations
 
@@ -65,6 +65,7 @@ class Plan:
         return f"{self.destination.code.lower()}-{self.shape.key}"
 
 
+_TO_90 = bytes(value * 91 // 256 for value in range(256))
 _CORE = (
     (1000, 7),
     (3000, 30),
@@ -139,16 +140,27 @@ def _shape_weight(shape: Shape) -> int:
     return base + shape.minutes * 9_000
 
 
+@cache
+def _level(seed: int, provider: str, destination: Destination) -> int:
+    zone = _roll(860, 1150, seed, "zone", provider, destination.zone)
+    return zone * _roll(900, 1100, seed, "place", provider, destination.code)
+
+
+@cache
+def _terrain(seed: int, code: str) -> int:
+    return _roll(850, 1200, seed, "terrain", code)
+
+
+@cache
+def _markup(seed: int, provider: str, code: str) -> int:
+    return _roll(1550, 2300, seed, "markup", provider, code)
+
+
 def _cost(seed: int, provider: str, destination: Destination, shape: Shape) -> tuple[int, int]:
-    level = (
-        _roll(860, 1150, seed, "zone", provider, destination.zone)
-        * _roll(900, 1100, seed, "place", provider, destination.code)
-        * _roll(940, 1070, seed, "shape", provider, destination.code, shape.key)
-    )
-    terrain = _roll(850, 1200, seed, "terrain", destination.code)
-    cents = _per_gb(destination) * _shape_weight(shape) // 1000 * terrain * level // 1000**5
+    level = _level(seed, provider, destination) * _roll(940, 1070, seed, "shape", provider, destination.code, shape.key)
+    cents = _per_gb(destination) * _shape_weight(shape) // 1000 * _terrain(seed, destination.code) * level // 1000**5
     cents = max(cents, 24)
-    markup = _roll(1550, 2300, seed, "markup", provider, destination.code)
+    markup = _markup(seed, provider, destination.code)
     retail = -(-cents * markup // 1000 // 50) * 50
     return cents, max(retail, 100)
 
@@ -171,17 +183,24 @@ def _covers(seed: int, provider: str, destination: Destination) -> tuple[str, ..
 def provider_plans(provider: str, seed: int, count: int | None = None) -> tuple[Plan, ...]:
     """The plans of one provider, by destination; `count` overrides its usual number."""
     wanted = USUAL_COUNT[provider] if count is None else count
-    choice: list[tuple[int, str, Plan]] = []
+    choice: list[tuple[int, str, str, Destination, tuple[str, ...], Shape]] = []
+    keyed = [(rank * 10, shape.key, shape) for rank, shape in enumerate(shapes(provider))]
     for destination in destinations():
         coverage = _covers(seed, provider, destination)
         if not coverage:
             continue
-        for rank, shape in enumerate(shapes(provider)):
-            jitter = _roll(0, 90, seed, "choice", provider, destination.code, shape.key)
-            cents, retail = _cost(seed, provider, destination, shape)
-            plan = Plan(provider, destination, coverage, shape, cents, retail)
-            choice.append((rank * 10 + destination.rank + jitter, plan.key, plan))
-    choice.sort(key=lambda entry: entry[:2])
-    kept = [plan for _, _, plan in choice[:wanted]]
-    kept.sort(key=lambda plan: (plan.destination.rank, plan.destination.code, plan.shape.key))
-    return tuple(kept)
+        luck = _noise(seed, provider, destination.code, len(keyed))
+        for (rank, key, shape), jitter in zip(keyed, luck, strict=True):
+            choice.append((rank + destination.rank + jitter, destination.code, key, destination, coverage, shape))
+    choice.sort(key=lambda entry: entry[:3])
+    kept = choice[:wanted]
+    kept.sort(key=lambda entry: (entry[3].rank, *entry[1:3]))
+    return tuple(
+        Plan(provider, destination, coverage, shape, *_cost(seed, provider, destination, shape))
+        for _, _, _, destination, coverage, shape in kept
+    )
+
+
+def _noise(seed: int, provider: str, code: str, count: int) -> bytes:
+    """One repeatable small number per shape, so that providers choose differently."""
+    return shake_128(f"{seed}:choice:{provider}:{code}".encode()).digest(count).translate(_TO_90)

@@ -1,6 +1,7 @@
 """Running the sandbox: in the foreground for people, in a thread on a free port for tests and the demo."""
 
 import contextlib
+import gc
 import socket
 import threading
 import time
@@ -17,8 +18,11 @@ _GRACE = 2
 
 def run(config: SandboxConfig) -> None:
     """Serve until interrupted; one worker, because the state lives in it."""
+    app = create_app(config)
+    gc.collect()
+    gc.freeze()  # the catalogues live as long as the process; walking them again and again would cost every purchase
     uvicorn.run(
-        create_app(config),
+        app,
         host=config.host,
         port=config.port,
         access_log=False,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sandbox.webhooks")
 
+_AT_ONCE = 16
+
 
 def any_2xx(status: int) -> bool:
     """The usual rule for a delivered webhook."""
@@ -31,6 +33,8 @@ class Courier:
         self._world = world
         self.log: deque[dict[str, Any]] = deque(maxlen=500)
         self._held: dict[str, asyncio.Event] = {}
+        self._lines = asyncio.Semaphore(_AT_ONCE)
+        self._deaf: set[str] = set()
 
     def clear(self) -> None:
         """Forget the deliveries made so far."""
@@ -91,11 +95,18 @@ class Courier:
 
     async def _post(self, url: str, content: bytes, headers: dict[str, str]) -> int | str:
         try:
-            answer = await self._world.http.post(url, content=content, headers=headers)
+            async with self._lines:  # httpx searches all waiting requests for each one: a crowd would stop the sandbox
+                answer = await self._world.http.post(url, content=content, headers=headers)
         except httpx.HTTPError as error:
-            logger.info("webhook to %s not delivered: %s", url, type(error).__name__)
+            self._tell_once(url, type(error).__name__)
             return type(error).__name__
+        self._deaf.discard(url)
         return answer.status_code
+
+    def _tell_once(self, url: str, reason: str) -> None:
+        if url not in self._deaf:
+            self._deaf.add(url)
+            logger.warning("webhooks to %s are not delivered (%s); they are tried again", url, reason)
 
     async def answers_head(self, url: str) -> bool:
         """Whether an address answers HEAD with 200, which some providers ask before they send anything there."""

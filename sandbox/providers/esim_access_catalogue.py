@@ -5,6 +5,7 @@ Day passes are priced per day with duration 1. Sub-locations such as GB-SCT stan
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from starlette.responses import Response
@@ -53,6 +54,7 @@ def _code(plan: Plan) -> str:
     return f"TOPUP_{base}" if plan.shape.kind == "topup" else base
 
 
+@cache
 def _networks(iso: str) -> Entry:
     country = countries().get(iso)
     name = country.name if country else iso

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from starlette.responses import Response
@@ -35,7 +36,8 @@ def _name(plan: Plan) -> str:
     return f"{size} eSIM Data For {days} {where}"
 
 
-def _coverage(plan: Plan) -> list[Entry]:
+@cache
+def _coverage(members: tuple[str, ...]) -> list[Entry]:
     table = countries()
     ids = {iso: number for number, iso in enumerate(table, start=1)}
     return [
@@ -44,7 +46,7 @@ def _coverage(plan: Plan) -> list[Entry]:
             "country_image_url": f"https://flagcdn.com/w80/{iso.lower()}.png",
             "network_name": f"{table[iso].name} {brand}", "network_code": f"{table[iso].iso3}{code}",
         }
-        for iso in plan.coverage for brand, code in _BRANDS
+        for iso in members for brand, code in _BRANDS
     ]  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def _entry(plan: Plan) -> Entry:
         "data_unit": "MB" if small else "GB", "voice_quantity": shape.minutes, "voice_unit": "Minutes",
         "sms_quantity": shape.texts, "package_validity": shape.days, "package_validity_unit": "Day",
         "package_type": "DATA-VOICE-SMS" if shape.minutes else "DATA-ONLY", "unlimited": shape.unlimited,
-        "coverage": _coverage(plan),
+        "coverage": _coverage(plan.coverage),
     }  # fmt: skip
 
 

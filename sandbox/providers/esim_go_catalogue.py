@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from starlette.responses import Response
@@ -31,6 +32,7 @@ def _groups(plan: Plan) -> list[str]:
     return ["Standard Long Duration" if plan.shape.days > 30 else "Standard Fixed"]
 
 
+@cache
 def _country(iso: str) -> Entry:
     country = countries()[iso]
     return {"name": country.name, "region": country.zone, "iso": iso}
