@@ -5,6 +5,7 @@ handler knew becomes a problem document with the request id; its trace goes to t
 """
 
 import re
+import sys
 import time
 from secrets import token_hex
 
@@ -130,7 +131,6 @@ def _client(scope: Scope) -> str:
 
 
 def _report(error: Exception) -> None:
-    import sentry_sdk
-
-    if sentry_sdk.is_initialized():
-        sentry_sdk.capture_exception(error)
+    sentry = sys.modules.get("sentry_sdk")  # imported only where a DSN is set
+    if sentry is not None and sentry.is_initialized():
+        sentry.capture_exception(error)

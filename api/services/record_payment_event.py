@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from api.shop import Shop
 from esim.money import Money
 from esim.orders import TRANSITIONS, OrderStatus
-from esim.ports import PaymentEvent
+from esim.ports import PaymentEvent, Refund
 from resources.db import inbox, notices
 from resources.db.outbox import Channel, enqueue
 from resources.db.payments import (
@@ -25,7 +25,9 @@ from resources.db.payments import (
     order_of_payment,
     record_payment,
 )
+from resources.db.refund_events import Teller, refund_told, refunded_in_all
 from resources.db.transitions import Event, lock_order, move_order, note
+from resources.payments.stripe_objects import whole_money
 
 SOURCE = "stripe"
 ACTOR = "stripe webhook"
@@ -147,11 +149,29 @@ def _note(case: Case, reason: str) -> str:
     return f"noted: {reason}"
 
 
+def _refund_changed(case: Case) -> str:
+    raw, amount = case.event.raw, case.event.amount
+    if amount is None:
+        return "no amount"
+    told = Refund(str(raw["id"]), amount, str(raw.get("status") or ""), case.event.payment_intent)
+    metadata = raw.get("metadata")
+    key = str(metadata.get("refund_key", "")) if isinstance(metadata, Mapping) else ""
+    return refund_told(case.conn, case.order_id, told, key, Teller(ACTOR, case.booking.now))
+
+
+def _charge_refunded(case: Case) -> str:
+    total = whole_money(case.event.raw.get("amount_refunded"), case.event.raw.get("currency"))
+    teller = Teller(ACTOR, case.booking.now)
+    return refunded_in_all(case.conn, case.order_id, case.event.payment_intent, total, teller)
+
+
 HANDLERS: Mapping[str, Handler] = {
     "checkout.session.completed": _session_paid,
     "checkout.session.async_payment_succeeded": _session_paid,
     "checkout.session.async_payment_failed": _bank_refused,
     "checkout.session.expired": _session_expired,
     "payment_intent.payment_failed": _attempt_failed,
+    "charge.refunded": _charge_refunded,
+    "refund.updated": _refund_changed,
     "charge.dispute.created": _disputed,
 }

@@ -11,11 +11,11 @@ from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import Connection, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
 
 from esim.money import Money
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
+from resources.db.refunds import request_refund
 from resources.db.tables import order_items, orders, refunds
 from resources.db.transitions import Event, OrderRow, lock_order, lock_units, move_order, move_unit, note
 
@@ -129,18 +129,16 @@ def order_exists(conn: Connection, order_id: UUID) -> bool:
 
 def _second_payment(conn: Connection, order: OrderRow, payment: Payment, booking: Booking) -> PaymentResult:
     """Pay back what was paid twice: all of it, whatever state the order is in, and deliver nothing for it."""
-    row = {
-        "refund_key": f"second:{payment.payment_intent}",
-        "order_id": order.order_id,
-        "payment_intent": payment.payment_intent,
-        "amount_minor": payment.amount.minor,
-        "currency": payment.amount.currency,
-        "reason": SECOND_PAYMENT,
-        "created_at": booking.now,
-        "next_attempt_at": booking.now,
-    }
-    statement = insert(refunds).values(**row).on_conflict_do_nothing().returning(refunds.c.refund_key)
-    if conn.scalar(statement) is None:
+    asked = request_refund(
+        conn,
+        key=f"second:{payment.payment_intent}",
+        order_id=order.order_id,
+        payment_intent=payment.payment_intent,
+        amount=payment.amount,
+        reason=SECOND_PAYMENT,
+        esim_n=None,
+    )
+    if not asked:
         return PaymentResult.KNOWN
     if payment.amount.currency == order.currency:
         received = _received(conn, order, payment.amount)

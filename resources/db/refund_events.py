@@ -1,0 +1,122 @@
+"""What the payment service tells of refunds, applied to ours: accepted, arrived, failed after all, or made by hand."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from esim.money import Money
+from esim.orders import OrderStatus
+from esim.ports import Refund
+from resources.db import ledger, notices
+from resources.db.refunds import DueRefund, paid_back, record_refund
+from resources.db.tables import ledger_entries, order_items, orders, refunds
+from resources.db.transitions import Event, OrderRow, lock_order, move_order, note
+
+_NEVER_PAID = ("failed", "called_off")
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Who tells, and when."""
+
+    actor: str
+    now: datetime
+
+
+def refund_told(conn: Connection, order_id: UUID, told: Refund, refund_key: str, teller: Teller) -> str:
+    """Apply what became of a refund; return in a few words what changed. The same news again changes nothing."""
+    order = lock_order(conn, order_id)
+    known = or_(refunds.c.stripe_refund_id == told.refund_id, refunds.c.refund_key == refund_key)
+    row = conn.execute(select(refunds).where(known, refunds.c.order_id == order_id).with_for_update()).one_or_none()
+    if row is None:
+        return "not a refund of ours"
+    if row.state == "requested" and paid_back(told):
+        # Paid, but whoever paid it did not live to write it down.
+        record_refund(conn, _due(row), told, actor=teller.actor, now=teller.now)
+        return "refund recorded"
+    if row.state == "sent" and told.status == "succeeded":
+        conn.execute(update(refunds).where(refunds.c.refund_key == row.refund_key).values(state="succeeded"))
+        return "refund arrived"
+    if row.state in {"sent", "succeeded"} and not paid_back(told):
+        return _failed_after_all(conn, order, row, told, teller)
+    return "known already"
+
+
+def refunded_in_all(conn: Connection, order_id: UUID, payment_intent: str, total: Money, teller: Teller) -> str:
+    """Compare what was paid back of a payment with what we paid back; the rest was refunded by hand and is booked."""
+    order = lock_order(conn, order_id)
+    of_payment = (refunds.c.payment_intent == payment_intent) & refunds.c.state.not_in(_NEVER_PAID)
+    ours = int(conn.scalar(select(func.coalesce(func.sum(refunds.c.amount_minor), 0)).where(of_payment)) or 0)
+    if total.minor <= ours:
+        return "known already"
+    by_hand = Money(total.minor - ours, total.currency)
+    key = f"external:{payment_intent}:{total.minor}"
+    row = {"refund_key": key, "order_id": order_id, "payment_intent": payment_intent, "reason": "refunded by hand"}
+    row |= {"amount_minor": by_hand.minor, "currency": by_hand.currency, "state": "succeeded"}
+    conn.execute(insert(refunds).values(**row, finished_at=teller.now))
+    ledger.post(conn, key, order_id, ledger.refund(by_hand, _usd_micros(conn, order, by_hand)))
+    if order.payment_intent == payment_intent:
+        _change_refunded(conn, order, by_hand.minor, teller)
+    reason = f"{by_hand} was refunded at the payment service by hand"
+    _note(conn, order, reason, {"payment_intent": payment_intent}, teller)
+    text = f"Order {order.display_id}: {reason}. eSIMs in work go on; stop them by hand if they should not."
+    notices.tell_operations(conn, order_id, "external_refund", key, text)
+    return "refund by hand recorded"
+
+
+def _failed_after_all(conn: Connection, order: OrderRow, row: Row[Any], told: Refund, teller: Teller) -> str:
+    """Take a booked refund back: the money is with us again, and a person must find another way to the customer."""
+    amount = Money(int(row.amount_minor), row.currency)
+    values = {"state": "failed", "last_error": f"the payment service reports it as {told.status}"}
+    conn.execute(update(refunds).where(refunds.c.refund_key == row.refund_key).values(**values))
+    micros = _booked_micros(conn, row.refund_key)
+    ledger.post(conn, f"{row.refund_key}:failed", order.order_id, ledger.refund(-amount, -micros), row.esim_n)
+    if row.esim_n is not None:
+        _change_refunded(conn, order, -amount.minor, teller)
+    reason = f"refund {row.refund_key} of {amount} did not reach the customer"
+    if order.status not in {OrderStatus.REFUNDED, OrderStatus.ATTENTION}:
+        move_order(conn, order, OrderStatus.ATTENTION, reason=reason, actor=teller.actor, now=teller.now)
+    else:
+        _note(conn, order, reason, {"refund": told.refund_id}, teller)
+    text = f"Order {order.display_id} needs a person: {reason}. Pay it another way."
+    notices.tell_operations(conn, order.order_id, "attention", f"refund_failed:{row.refund_key}", text)
+    return "refund failed after all"
+
+
+def _due(row: Row[Any]) -> DueRefund:
+    amount = Money(int(row.amount_minor), row.currency)
+    return DueRefund(
+        row.refund_key, row.order_id, row.esim_n, row.payment_intent, amount, row.reason, int(row.attempts)
+    )
+
+
+def _change_refunded(conn: Connection, order: OrderRow, by_minor: int, teller: Teller) -> None:
+    refunded = min(max(order.refunded_minor + by_minor, 0), order.amount_minor)
+    status = "refunded" if refunded == order.amount_minor else "partially_refunded" if refunded else "paid"
+    values = {"refunded_minor": refunded, "payment_status": status, "updated_at": teller.now}
+    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
+    order.refunded_minor, order.payment_status = refunded, status
+
+
+def _usd_micros(conn: Connection, order: OrderRow, amount: Money) -> int:
+    """Value an amount at the rate the order was sold at."""
+    sold = func.sum(order_items.c.quantity * order_items.c.unit_price_micros_usd)
+    total = int(conn.scalar(select(sold).where(order_items.c.order_id == order.order_id)) or 0)
+    return total * amount.minor // order.amount_minor
+
+
+def _booked_micros(conn: Connection, posting_key: str) -> int:
+    entries = ledger_entries.c
+    booked = select(entries.amount_micros).where(
+        entries.posting_key == posting_key, entries.account == ledger.Account.REFUNDS
+    )
+    return int(conn.scalar(booked) or 0)
+
+
+def _note(conn: Connection, order: OrderRow, reason: str, details: dict[str, object], teller: Teller) -> None:
+    event = Event(order.order_id, order.status, order.status, reason, teller.actor, teller.now, None, None, details)
+    note(conn, [event])
