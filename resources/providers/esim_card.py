@@ -34,7 +34,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.esim_card_catalogue import CURRENCY, DATA_ONLY, SLUG, parse_offer, price_of
+from resources.providers.esim_card_catalogue import CURRENCY, DATA_ONLY, SLUG, parse_offer, price_of, tells_no_country
 from resources.providers.esim_card_orders import (
     FAILED,
     POLL_SECONDS,
@@ -71,6 +71,7 @@ from resources.settings import Endpoint
 
 PAGE_SIZE = 100
 MOST_PAGES = 500
+MOST_DETAILS = 200
 
 
 class EsimCard:
@@ -109,13 +110,15 @@ class EsimCard:
         self._session.close()
 
     def catalogue(self) -> Iterator[CataloguePage]:
-        """Stream the data-only packages, 100 a page; plans with calls are not asked for (see the module's promise).
+        """Stream the data-only packages, 100 a page; plans with calls are not asked for.
+
+        A regional plan listed without its countries is completed from its detail, for the first 200 of them.
 
         Raises:
             ProviderError: a page failed, is malformed or empty, repeats the one before, or the pages never end.
         """
         seen: set[str] = set()
-        page, pages, before = 1, 1, [""]
+        page, pages, before, details = 1, 1, [""], MOST_DETAILS
         while page <= pages:
             params: dict[str, str | int] = {"package_type": DATA_ONLY, "page": page, "per_page": PAGE_SIZE}
             body = self._session.read("catalogue", "packages", params=params)
@@ -127,8 +130,10 @@ class EsimCard:
                 raise MalformedReply(f"{SLUG} packages: page {page} of {pages} repeats, or the pages never end")
             if not rows and page < pages:
                 raise MalformedReply(f"{SLUG} packages: page {page} of {pages} is empty")
+            bare = [number for number, row in enumerate(rows) if tells_no_country(row)][:details]
+            rows = [{**row, **self._session.countries_of(ids[n])} if n in bare else row for n, row in enumerate(rows)]
             yield catalogue_page(SLUG, rows, parse_offer, id_key="id", seen=seen, page=page, pages=pages)
-            page, before = page + 1, ids
+            page, before, details = page + 1, ids, details - len(bare)
 
     def current_cost(self, provider_package_id: str, hints: Mapping[str, str]) -> Cost:
         """Read what one unit costs right now.

@@ -2,8 +2,8 @@
 
 Sizes are a number and a unit, where 0.9313 GB is a decimal gigabyte told in binary ones; the flag `unlimited` decides.
 Coverage repeats a country per network and is missing in some replies: then the countries listed, then the country in
-the plan's name are taken, and a plan whose countries cannot be told is rejected. Plans with calls or messages are
-rejected: they are bought by another call that asks for the buyer's address.
+the plan's name are taken; a plan whose countries cannot be told (not even by its detail) is rejected.
+Plans with calls or messages are rejected: they are bought by another call that asks for the buyer's address.
 """
 
 import re
@@ -21,6 +21,7 @@ SLUG = "esim_card"
 CURRENCY = "USD"
 DATA_ONLY = "DATA-ONLY"
 _DAYS = {"DAY": 1, "WEEK": 7, "MONTH": 30, "YEAR": 365}
+_PLACES = ("coverage", "countries", "romaing_countries")
 _BINARY_GIGABYTE = Decimal(1 << 30) / 10**9
 _UNLIMITED = re.compile(r"^\s*unlimited(?:\s+plus)?\s+(?:esim\s+)?data\b", re.IGNORECASE)
 _PLACE = re.compile(r"\b(?:in|for)\s+(?!\d)(.+)$", re.IGNORECASE)
@@ -91,6 +92,14 @@ def country_in_name(name: str) -> list[str]:
     return parts if len(parts) == 1 else []
 
 
+def tells_no_country(row: object) -> bool:
+    """Return whether a row of the list is a data plan whose countries only its detail can tell."""
+    if not isinstance(row, dict) or loose_text(row, "package_type") not in {"", DATA_ONLY}:
+        return False
+    listed = any(row.get(key) for key in _PLACES)
+    return not listed and not country_in_name(loose_text(row, "name"))
+
+
 def _codes(place: str) -> list[str]:
     code = country_code(place) or country_code(place.split(",", maxsplit=1)[0])
     if code:
@@ -131,7 +140,7 @@ def _validity(row: Row) -> int:
 
 
 def _coverage(row: Row, name: str) -> Coverage:
-    for key in ("coverage", "countries", "romaing_countries"):
+    for key in _PLACES:
         codes = list(_places(row, key))
         if codes:
             return coverage_from(codes)

@@ -105,6 +105,14 @@ class EsimCardSession:
             raise MalformedReply(f"{SLUG} package/detail: the answer is about another package")
         return found
 
+    def countries_of(self, package_id: str) -> Row:
+        """Return the lists of countries in a package's detail, asked once; none where it cannot be read."""
+        try:
+            found = self.detail(package_id, 1)
+        except ProviderError:
+            return {}
+        return {key: found[key] for key in ("countries", "romaing_countries") if isinstance(found.get(key), list)}
+
     def takes_top_up(self, iccid: str, package_id: str) -> bool:
         """Return whether a package can be bought onto an eSIM that exists.
 

@@ -328,6 +328,30 @@ class TestEsimCard(ProviderContract):
         with pytest.raises(MalformedReply):
             list(provider.catalogue())
 
+    def test_the_countries_of_a_regional_plan_are_read_from_its_detail(
+        self, provider: Provider, wire: Wire, stage: Stage
+    ) -> None:
+        def lists(request: httpx.Request) -> httpx.Response:
+            rows = [package(f"r-{n}", name="eSIMCard 1GB Europe", coverage=[]) for n in range(300)]
+            return success(rows, meta={"total": 300, "currentPage": 1, "lastPage": 1})
+
+        def details(request: httpx.Request) -> bool:
+            return "/package/detail/" in request.url.path
+
+        def detail(request: httpx.Request) -> httpx.Response:
+            name = request.url.path.rpartition("/")[2]
+            countries = [{"id": 9, "name": "Spain"}, {"id": 10, "name": "France"}]
+            return success({**package(name, coverage=[]), "countries": countries if name != "r-1" else "none"})
+
+        stage.when(wire.is_catalogue, lists)
+        stage.when(lambda request: request.url.path.endswith("/detail/r-0"), says({}, 500))
+        stage.when(details, detail)
+        (page,) = provider.catalogue()
+        assert stage.sent(details) == 200  # bounded: a list that never tells is a slow one, not an endless one
+        assert len(page.offers) == 198
+        assert {offer.coverage.countries for offer in page.offers} == {("ES", "FR")}
+        assert {reject.reason for reject in page.rejects} == {"its countries are neither listed nor in its name"}
+
     def test_a_refusal_inside_200_is_an_error(self, provider: Provider, wire: Wire, stage: Stage) -> None:
         stage.when(wire.is_catalogue, refuse("Something is wrong"))
         with pytest.raises(ProviderError, match="Something is wrong"):
