@@ -6,7 +6,7 @@ purchase never waits for one in the middle.
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -17,11 +17,12 @@ from esim.ports import Capabilities, Clock, Limiter, TokenStore
 from esim.purchase import ErrorType, Rejected, Unknown
 from resources.providers.airalo_catalogue import SLUG
 from resources.providers.base import READ_ATTEMPTS, ProviderHttp, Reply, raise_for_read
-from resources.providers.outcomes import not_bought
+from resources.providers.outcomes import PREPARE_ATTEMPTS, not_bought
 from resources.providers.payload import Row, loose_text, mapping, said
 from resources.settings import Endpoint
 
 TOKEN_LIFE = timedelta(hours=23)  # the text says 24 hours, the sample answer 366 days: the shorter one counts
+REFUSAL_LIFE = timedelta(seconds=5)  # so that workers queueing for a token do not each wait through the same failure
 _FOREIGN = "This action is unauthorized."  # 401 for an order that is not ours or not there, with a good token
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class AiraloSession:
         self._tokens = tokens
         self._clock = clock
         self._minting = threading.Lock()
+        self._refused: tuple[datetime, ProviderError] | None = None
         self._http = ProviderHttp(
             SLUG,
             endpoint.url,
@@ -69,7 +71,8 @@ class AiraloSession:
         reply = self._authorised(
             lambda token: self._http.read(
                 call, lambda: self._request("GET", path, token, params=params), attempts=attempts
-            )
+            ),
+            attempts,
         )
         if reply.status >= httpx.codes.BAD_REQUEST:
             message = said(message_of(reply))
@@ -85,7 +88,7 @@ class AiraloSession:
         bought and a second sending with a fresh token cannot buy twice.
         """
         try:
-            reply = self._authorised(lambda token: self._send(call, path, body, token))
+            reply = self._authorised(lambda token: self._send(call, path, body, token), PREPARE_ATTEMPTS)
         except ProviderError as error:
             return not_bought(error)  # no token: nothing was sent
         if isinstance(reply, Reply) and reply.status == httpx.codes.UNAUTHORIZED:
@@ -101,23 +104,32 @@ class AiraloSession:
         Raises:
             ProviderError: none is to be had.
         """
-        self._token()
+        self._token(PREPARE_ATTEMPTS)
 
-    def _authorised(self, send: Callable[[str], T]) -> T:
-        token = self._token()
+    def _authorised(self, send: Callable[[str], T], attempts: int) -> T:
+        token = self._token(attempts)
         answer = send(token)
         if not isinstance(answer, Reply) or answer.status != httpx.codes.UNAUTHORIZED or message_of(answer) == _FOREIGN:
             return answer
         self._tokens.discard(SLUG, token)
-        return send(self._token())
+        return send(self._token(attempts))
 
-    def _token(self) -> str:
+    def _token(self, attempts: int) -> str:
         with self._minting:
-            return self._tokens.get(SLUG, self._clock()) or self._mint()
+            now = self._clock()
+            if token := self._tokens.get(SLUG, now):
+                return token
+            if self._refused is not None and now - self._refused[0] < REFUSAL_LIFE:
+                raise type(self._refused[1])(str(self._refused[1]))
+            try:
+                return self._mint(attempts)
+            except ProviderError as error:
+                self._refused = (self._clock(), error)
+                raise
 
-    def _mint(self) -> str:
+    def _mint(self, attempts: int) -> str:
         form = {**self._credentials, "grant_type": "client_credentials"}
-        reply = self._http.read("token", lambda: self._http.request("POST", "token", form=form))
+        reply = self._http.read("token", lambda: self._http.request("POST", "token", form=form), attempts=attempts)
         if reply.status >= httpx.codes.BAD_REQUEST:
             raise ProviderAuthFailed(f"{SLUG} token: HTTP {reply.status} {said(message_of(reply))}".rstrip())
         data = mapping(mapping(reply.json(), f"{SLUG} token").get("data"), f"{SLUG} token data")

@@ -7,7 +7,7 @@ means "being worked on", and a 200 may carry a failed order.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -25,6 +25,7 @@ from esim.purchase import (
     EsimProfile,
     EsimRef,
     Evidence,
+    Json,
     Outcome,
     Pending,
     Prepared,
@@ -49,6 +50,7 @@ from resources.providers.esim_go_orders import (
     profile_of,
     reading_of,
     refusal_of,
+    sent_at,
     verify_signature,
 )
 from resources.providers.esim_go_session import EsimGoSession, path_part
@@ -60,7 +62,7 @@ BUNDLES_PER_PAGE = 500
 MOST_PAGES = 200
 ORDERS_PER_PAGE = 1000
 MOST_ORDER_PAGES = 20
-WINDOW_BEFORE = timedelta(minutes=10)  # clock skew between us and them
+WINDOW_BEFORE = timedelta(minutes=10)
 MOST_TOP_UPS = 40  # each needs a question of its own
 _UNUSED = frozenset({"processing", "queued"})
 
@@ -137,13 +139,14 @@ class EsimGo:
         return trusted(cost_of, self._session.bundle(provider_package_id), self._session.currency())
 
     def prepare(self, request: PurchaseRequest) -> Prepared | Rejected:
-        """Note the orders of this bundle that exist, then let eSIM Go check and price ours without buying."""
-        since = self._clock() - WINDOW_BEFORE
+        """Let eSIM Go check and price the order without buying, then note the orders of this bundle that exist."""
         try:
-            known = [loose_text(row, "orderReference") for row in self._candidates(request, since, frozenset())]
             reply = self._session.dry_run(order_body(request, "validate"), PREPARE_ATTEMPTS)
             refused = refusal_of("validate", reply, dry_run=True)
             answer = mapping({} if refused else reply.json(), f"{SLUG} validate")
+            # The list is searched by their clock, so the window is set by it; ours may be wrong.
+            since = (sent_at(reply) or self._clock()) - WINDOW_BEFORE
+            known = [] if refused else self._candidates(request, since, frozenset())
         except ProviderError as error:
             return not_bought(error)
         if isinstance(refused, Rejected):
@@ -151,9 +154,12 @@ class EsimGo:
         cost = paid(answer)
         if answer.get("valid") is not True or cost is None:
             return Rejected(ErrorType.INVALID_PRODUCT, f"{SLUG}: the dry run did not find the order valid and priced")
-        return too_dear(SLUG, cost, request) or Prepared(
-            {"prepared_at": self._clock().isoformat(), "since": since.isoformat(), "known_orders": list(known)}
-        )
+        evidence: dict[str, Json] = {
+            "prepared_at": self._clock().isoformat(),
+            "since": since.isoformat(),
+            "known_orders": [loose_text(row, "orderReference") for row in known],
+        }
+        return too_dear(SLUG, cost, request) or Prepared(evidence)
 
     def purchase(self, request: PurchaseRequest, evidence: Evidence) -> Outcome:
         """Order one bundle onto a new eSIM, or onto the one to be topped up."""
@@ -197,8 +203,8 @@ class EsimGo:
             return Unknown(ErrorType.UNKNOWN, words)
         if alive:
             return self._delivered(alive[0], request)
-        sent_at = max(request.started_at, moment(evidence.get("prepared_at")) or request.started_at)
-        if settled(self.capabilities, sent_at, now):
+        bought_at = max(request.started_at, moment(evidence.get("prepared_at")) or request.started_at)
+        if settled(self.capabilities, bought_at, now):
             return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: no new order of this bundle after the settle time")
         return Unknown(ErrorType.UNKNOWN, f"{SLUG}: no new order of this bundle yet; too early to be sure")
 
@@ -207,7 +213,7 @@ class EsimGo:
         for page in range(1, MOST_ORDER_PAGES + 1):
             params: dict[str, str | int] = {
                 "includeIccids": "true",
-                "createdAt": f"gte:{since:%Y-%m-%dT%H:%M:%SZ}",
+                "createdAt": f"gte:{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
                 "limit": ORDERS_PER_PAGE,
                 "page": page,
             }

@@ -9,7 +9,9 @@ import hashlib
 import hmac
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -92,6 +94,15 @@ def message_of(reply: Reply) -> str:
         plain = reply.body[:1000].decode(errors="replace")
         return "" if plain.lstrip().startswith("<") else plain
     return loose_text(body, "message") if isinstance(body, dict) else ""
+
+
+def sent_at(reply: Reply) -> datetime | None:
+    """Return the moment of an answer by the provider's own clock, None where it does not tell."""
+    try:
+        moment_sent = parsedate_to_datetime(reply.headers.get("date", ""))
+    except ValueError:
+        return None
+    return moment_sent if moment_sent.tzinfo else moment_sent.replace(tzinfo=UTC)
 
 
 def outcome_of(order: object, request: PurchaseRequest) -> Outcome:

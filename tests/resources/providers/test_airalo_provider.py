@@ -24,6 +24,7 @@ from esim.purchase import (
     EsimRef,
     EventKind,
     Pending,
+    Prepared,
     Provisioned,
     PurchaseRequest,
     Rejected,
@@ -433,6 +434,64 @@ class TestAiralo(ProviderContract):
         provider = wire.build(stage, tokens=store)
         assert provider.balance() == Cost(Decimal("1250.75"), "USD")
         assert wire.mints == 0
+
+    def test_a_token_that_was_refused_is_not_asked_for_again_at_once(
+        self, provider: Provider, wire: AiraloWire, stage: Stage
+    ) -> None:
+        stage.when(lambda r: r.url.path.endswith("/token"), says({"data": {"client_id": "invalid"}}, 422), times=1)
+        for _ in range(3):
+            assert isinstance(provider.prepare(wire.request), Rejected)
+        assert stage.sent() == 1
+        wire.clock.pass_seconds(5)
+        assert isinstance(provider.prepare(wire.request), Prepared)
+
+    @pytest.mark.parametrize(
+        "data", [None, {}, {"access_token": "t"}, {"access_token": "", "expires_in": 9}, {"access_token": 5}]
+    )
+    def test_a_token_without_substance_is_an_error(self, provider: Provider, stage: Stage, data: object) -> None:
+        stage.when(lambda r: r.url.path.endswith("/token"), says({"data": data}))
+        with pytest.raises(MalformedReply):
+            provider.balance()
+
+    def test_a_page_that_repeats_the_last_one_is_an_error(
+        self, provider: Provider, wire: AiraloWire, stage: Stage
+    ) -> None:
+        stage.when(wire.is_catalogue, lambda r: wire.sheet(shop(), int(r.url.params["page"]), 9))
+        with pytest.raises(MalformedReply, match="repeats"):
+            list(provider.catalogue())
+
+    def test_a_top_up_that_does_not_fit_is_not_bought(self, provider: Provider, wire: AiraloWire, stage: Stage) -> None:
+        outcome, _ = buy(provider, replace(wire.top_up_request, provider_package_id="another-topup"))
+        assert isinstance(outcome, Rejected)
+        assert stage.sent(wire.spends) == 0
+
+    def test_a_top_up_whose_esim_cannot_be_read_is_pending(
+        self, provider: Provider, wire: AiraloWire, stage: Stage
+    ) -> None:
+        stage.when(lambda r: r.url.path.endswith(f"/sims/{ICCID}"), says({"data": {"iccid": ICCID}}))
+        outcome, _ = buy(provider, wire.top_up_request)
+        assert isinstance(outcome, Pending)
+
+    def test_an_account_without_credit_has_no_balance(self, provider: Provider, stage: Stage) -> None:
+        stage.when(lambda r: r.url.path.endswith("/balance"), says({"data": {"balances": []}}))
+        with pytest.raises(ProviderRejected):
+            provider.balance()
+
+    def test_net_prices_per_currency_stand_in_for_a_missing_net_price(
+        self, provider: Provider, wire: AiraloWire, stage: Stage
+    ) -> None:
+        plan = {**package("only-prices", 500, 7, "1.53", "3"), "net_price": None}
+        body: dict[str, Any] = {
+            "data": [{**entry("JP", "Moshi", [plan]), "country_code": ""}],
+            "meta": {},
+            "links": {"next": None},
+        }
+        body["data"][0]["operators"][0]["coverages"] = [{"code": "GB-SCT"}]
+        stage.when(wire.is_catalogue, says(body))
+        ((offer,),) = (page.offers for page in provider.catalogue())
+        assert offer.cost == Cost(Decimal("1.53"), "USD")
+        assert (offer.data_mb, offer.name) == (500, "Moshi - 0 GB - 7 days")
+        assert (offer.coverage.countries, offer.coverage.unmapped) == (("JP",), ("GB-SCT",))
 
     def test_a_plan_that_left_the_list_is_not_bought(self, provider: Provider, wire: AiraloWire, stage: Stage) -> None:
         outcome, _ = buy(provider, replace(wire.request, provider_package_id="withdrawn"))

@@ -396,6 +396,24 @@ class TestEsimGo(ProviderContract):
         prepared = provider.prepare(wire.request)
         assert getattr(prepared, "evidence", {})["known_orders"] == [f"{ORDER}90"]
 
+    @pytest.mark.parametrize(
+        ("date", "since"),
+        [
+            ("Fri, 20 Nov 2026 06:15:00 GMT", "2026-11-20T06:05:00Z"),  # our clock is three hours ahead of theirs
+            ("yesterday", "2026-11-20T09:05:00Z"),
+        ],
+    )
+    def test_the_window_is_set_by_their_clock(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage, date: str, since: str
+    ) -> None:
+        answer = {"valid": True, "total": "2.28", "currency": "USD"}
+        stage.when(wire.validates, says(answer, headers={"Date": date}))
+        stage.when(wire.spends, fails(httpx.ReadTimeout))
+        _, evidence = buy(provider, wire.request)
+        provider.resolve(wire.request, evidence, NOW)
+        lists = [r for r in stage.requests if r.method == "GET" and r.url.path.endswith("/orders")]
+        assert [r.url.params["createdAt"] for r in lists] == [f"gte:{since}"] * 2
+
     def test_two_new_orders_of_the_bundle_are_for_a_person(
         self, provider: Provider, wire: EsimGoWire, stage: Stage
     ) -> None:
