@@ -153,7 +153,7 @@ class Shop:
         from resources.warehouse.refresh import refresh_warehouse
 
         lake = Lake(self._urls.lake, self._settings.lake_path)
-        refresh_warehouse(self._settings)
+        refresh_warehouse(self._engine, lake, self._settings.data_dir / "analytics.duckdb")
         rows = lake.read("select * from marts.margins_by_day order by 1")
         self._console.print(rows)
         items = lake.read("select * from core.fct_order_items where order_id = ?", (order["order_id"],))
