@@ -53,26 +53,20 @@ def provider_work(provider: str, event: ProviderEvent) -> dict[str, object] | No
     return {"provider": provider, "reference": event.reference, "provider_order_id": event.provider_order_id}
 
 
-def work_provider_events(conn: Connection, limit: int, now: datetime) -> list[int]:
-    """Make the purchases that fresh provider events speak of due at once.
+def work_provider_event(conn: Connection, now: datetime) -> list[int] | None:
+    """Make the purchases that the oldest fresh provider event speaks of due at once; None when there is no event.
 
     Returns the attempts that were closed without a purchase: an event about them may be a late arrival, which the
-    caller looks up and keeps.
+    caller looks up and keeps. One event a transaction, so that nobody waits while holding another unit's row.
     """
     i = inbox_events.c
-    fresh = (
-        select(i.source, i.event_id, i.work)
-        .where(i.work.is_not(None), i.worked_at.is_(None))
-        .order_by(i.received_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    late: list[int] = []
-    for row in conn.execute(fresh).all():
-        late += _wake(conn, row.work, now)
-        done = update(inbox_events).where(i.source == row.source, i.event_id == row.event_id)
-        conn.execute(done.values(worked_at=now))
-    return late
+    fresh = select(i.source, i.event_id, i.work).where(i.work.is_not(None), i.worked_at.is_(None))
+    row = conn.execute(fresh.order_by(i.received_at).limit(1).with_for_update(skip_locked=True)).one_or_none()
+    if row is None:
+        return None
+    done = update(inbox_events).where(i.source == row.source, i.event_id == row.event_id)
+    conn.execute(done.values(worked_at=now))
+    return _wake(conn, row.work, now)
 
 
 def _wake(conn: Connection, work: Mapping[str, Any], now: datetime) -> list[int]:

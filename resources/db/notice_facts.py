@@ -31,6 +31,7 @@ class OrderFacts:
     order_id: UUID
     display_id: str
     email: str = field(repr=False)
+    order_url: str  # the storefront's page of this order, where the customer came back to
     units: tuple[UnitFacts, ...]
     delivered: int
 
@@ -42,7 +43,9 @@ def order_facts(conn: Connection, order_id: UUID, units: Collection[int], vault:
         NotFound: there is no such order.
     """
     order = conn.execute(
-        select(orders.c.display_id, orders.c.email, orders.c.currency).where(orders.c.order_id == order_id)
+        select(orders.c.display_id, orders.c.email, orders.c.currency, orders.c.success_url).where(
+            orders.c.order_id == order_id
+        )
     ).one_or_none()
     if order is None:
         raise NotFound(f"there is no order {order_id}")
@@ -62,4 +65,6 @@ def order_facts(conn: Connection, order_id: UUID, units: Collection[int], vault:
         for row in conn.execute(wanted)
     )
     delivered = select(func.count()).where(esims.c.order_id == order_id, esims.c.status == UnitStatus.DELIVERED)
-    return OrderFacts(order_id, order.display_id, order.email, found, int(conn.scalar(delivered) or 0))
+    return OrderFacts(
+        order_id, order.display_id, order.email, order.success_url, found, int(conn.scalar(delivered) or 0)
+    )

@@ -151,16 +151,14 @@ def claim_open_units(engine: Engine, limit: int, now: datetime) -> list[OpenUnit
         return given
 
 
-def due_in_seconds(conn: Connection, now: datetime) -> float | None:
-    """Return how long it is until the next unit wants work (0 when one waits already); None when none does."""
-    working = text(
-        "select least("
-        " (select min(next_attempt_at) from esims where status = 'queued'),"
-        " (select min(next_attempt_at) from esims where status in ('pending', 'unknown', 'attention')),"
-        " (select min(lease_until) from esims where status = 'working'))"
+def due_in_seconds(conn: Connection, now: datetime) -> tuple[float | None, float | None]:
+    """Return the seconds until a queued unit and until an open purchase is due; None where there is none."""
+    due = text(
+        "select (select min(next_attempt_at) from esims where status = 'queued'),"
+        " (select min(next_attempt_at) from esims where status in ('pending', 'unknown', 'attention'))"
     )
-    due: datetime | None = conn.scalar(working)
-    return None if due is None else max(0.0, (due - now).total_seconds())
+    queued, open_ = conn.execute(due).one()
+    return _seconds_until(queued, now), _seconds_until(open_, now)
 
 
 def waiting_units(conn: Connection, now: datetime) -> int:
@@ -191,3 +189,7 @@ def _refusals(conn: Connection, units: Sequence[UUID]) -> dict[UUID, tuple[Refus
         refusal = Refusal(row.offer_id, ErrorType(row.error_type), row.error or "")
         found[row.esim_id] = (*found.get(row.esim_id, ()), refusal)
     return found
+
+
+def _seconds_until(due: datetime | None, now: datetime) -> float | None:
+    return None if due is None else max(0.0, (due - now).total_seconds())

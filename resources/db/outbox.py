@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -57,19 +57,19 @@ class DueNotice:
     attempts: int
 
 
-def claim_notices(engine: Engine, limit: int, now: datetime) -> list[DueNotice]:
-    """Give out at most `limit` notices that are due, oldest first, each to one sender at a time."""
+def claim_notices(engine: Engine, limit: int) -> list[DueNotice]:
+    """Give out at most `limit` notices due by the store's clock, oldest first, each to one sender at a time."""
     o = outbox.c
     due = (
         select(o.outbox_id)
-        .where(o.sent_at.is_(None), o.next_attempt_at <= now, o.attempts < MOST_ATTEMPTS)
+        .where(o.sent_at.is_(None), o.next_attempt_at <= func.now(), o.attempts < MOST_ATTEMPTS)
         .order_by(o.next_attempt_at, o.outbox_id)
         .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("due")
     )
     taken = update(outbox).where(o.outbox_id == due.c.outbox_id)
-    taken = taken.values(attempts=o.attempts + 1, next_attempt_at=now + _IN_FLIGHT)
+    taken = taken.values(attempts=o.attempts + 1, next_attempt_at=func.now() + _IN_FLIGHT)
     columns = (o.outbox_id, o.key, o.channel, o.kind, o.order_id, o.payload, o.attempts)
     with engine.begin() as conn:
         rows = conn.execute(taken.returning(*columns)).all()
@@ -77,21 +77,21 @@ def claim_notices(engine: Engine, limit: int, now: datetime) -> list[DueNotice]:
     return sorted(notices, key=lambda notice: notice.outbox_id)
 
 
-def note_sent(conn: Connection, outbox_id: int, carrier_id: str, now: datetime) -> None:
+def note_sent(conn: Connection, outbox_id: int, carrier_id: str) -> None:
     """Note that a notice was handed over."""
-    values = {"sent_at": now, "carrier_id": carrier_id, "last_error": None}
+    values = {"sent_at": func.now(), "carrier_id": carrier_id, "last_error": None}
     conn.execute(update(outbox).where(outbox.c.outbox_id == outbox_id).values(**values))
 
 
-def note_not_sent(conn: Connection, notice: DueNotice, error: str, now: datetime) -> None:
+def note_not_sent(conn: Connection, notice: DueNotice, error: str) -> None:
     """Note that handing a notice over failed; it is tried again, ever later, up to an hour apart."""
     wait = min(_RETRY_FIRST * 2 ** min(notice.attempts - 1, 12), _RETRY_MOST)
-    values = {"last_error": error[:500], "next_attempt_at": now + wait}
+    values = {"last_error": error[:500], "next_attempt_at": func.now() + wait}
     conn.execute(update(outbox).where(outbox.c.outbox_id == notice.outbox_id).values(**values))
 
 
-def due_notices(conn: Connection, before: datetime) -> int:
-    """Return how many notices were due before a moment and are not sent."""
+def late_notices(conn: Connection, late: timedelta) -> int:
+    """Return how many notices have been due for longer than `late`: nobody is sending them."""
     o = outbox.c
-    late = (o.sent_at.is_(None), o.next_attempt_at <= before, o.attempts < MOST_ATTEMPTS)
-    return int(conn.scalar(select(func.count()).select_from(outbox).where(*late)) or 0)
+    waiting = (o.sent_at.is_(None), o.next_attempt_at <= func.now() - late, o.attempts < MOST_ATTEMPTS)
+    return int(conn.scalar(select(func.count()).select_from(outbox).where(*waiting)) or 0)

@@ -63,19 +63,19 @@ def request_unit_refund(conn: Connection, order: OrderRow, unit: UnitRow, reason
     )
 
 
-def claim_refunds(engine: Engine, limit: int, now: datetime) -> list[DueRefund]:
-    """Give out at most `limit` refunds that are due, each to one caller at a time."""
+def claim_refunds(engine: Engine, limit: int) -> list[DueRefund]:
+    """Give out at most `limit` refunds that are due by the store's clock, each to one caller at a time."""
     r = refunds.c
     due = (
         select(r.refund_key)
-        .where(r.state == "requested", r.next_attempt_at <= now)
+        .where(r.state == "requested", r.next_attempt_at <= func.now())
         .order_by(r.next_attempt_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("due")
     )
     taken = update(refunds).where(r.refund_key == due.c.refund_key)
-    taken = taken.values(attempts=r.attempts + 1, next_attempt_at=now + _IN_FLIGHT)
+    taken = taken.values(attempts=r.attempts + 1, next_attempt_at=func.now() + _IN_FLIGHT)
     columns = (r.refund_key, r.order_id, r.esim_n, r.payment_intent, r.amount_minor, r.currency, r.reason, r.attempts)
     with engine.begin() as conn:
         return [
@@ -119,7 +119,7 @@ def record_refusal(conn: Connection, due: DueRefund, error: str, *, final: bool,
     """Note that a refund was not paid: it is tried again later, or a person looks when it was refused for good."""
     order = lock_order(conn, due.order_id)
     wait = min(_RETRY_FIRST * 2 ** min(due.attempts, 12), _RETRY_MOST)
-    values: dict[str, object] = {"last_error": error[:500], "next_attempt_at": now + wait}
+    values: dict[str, object] = {"last_error": error[:500], "next_attempt_at": func.now() + wait}
     if final:
         values |= {"state": "failed", "finished_at": now}
         reason = f"refund {due.refund_key} was refused by the payment service"
@@ -162,3 +162,10 @@ def _usd_micros(conn: Connection, order: OrderRow, due: DueRefund) -> int:
         return int(conn.scalar(price) or 0)
     total = select(func.sum(i.unit_price_micros_usd * i.quantity)).where(i.order_id == due.order_id)
     return int(conn.scalar(total) or 0) * due.amount.minor // order.amount_minor
+
+
+def late_refunds(conn: Connection, late: timedelta) -> int:
+    """Return how many refunds have been due for longer than `late`: nobody is paying them."""
+    r = refunds.c
+    waiting = (r.state == "requested", r.next_attempt_at <= func.now() - late)
+    return int(conn.scalar(select(func.count()).select_from(refunds).where(*waiting)) or 0)

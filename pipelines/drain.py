@@ -1,0 +1,218 @@
+"""A drain: claims paid units and works them side by side, lingers a while for more, and ends.
+
+It also looks up open purchases, takes back units of lost workers, hands over notices and pays refunds, so that one
+drain alive is enough for an order to go its whole way. It may be killed at any moment: every step is committed
+before the next, and whoever comes after it goes on from there.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from time import monotonic
+from uuid import UUID, uuid4
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from pipelines.aftermath import Aftermath
+from pipelines.unit_work import UnitReport, look_up_attempt, work_unit
+from pipelines.wakeups import Wakeups, wakeups
+from resources.db import drains
+from resources.db.attempts import Lease
+from resources.db.inbox import work_provider_event
+from resources.db.leases import extend_leases, reclaim_expired
+from resources.db.order_store import claim_open_units, claim_units, due_in_seconds
+from resources.order_operations import OrderTools
+
+BEAT_SECONDS = 1.0
+LEASE_BEAT_SECONDS = 15.0
+OPEN_SOON_SECONDS = 35.0  # a drain does not end while a purchase is to be looked up within half a minute
+MOST_REPORTS = 2_000
+EVENTS_AT_ONCE = 20
+_log = logging.getLogger("numnaroad.drain")
+_Work = Callable[[], Sequence[UnitReport]]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainLimits:
+    """How many units at once, and how long: idle seconds after the last work, seconds in all."""
+
+    workers: int
+    idle_seconds: float
+    max_seconds: float
+
+
+@dataclass(slots=True)
+class DrainReport:
+    """What a drain did: one line per trial (the last two thousand), and counts per provider and outcome of all."""
+
+    drain_id: str
+    reports: list[UnitReport] = field(default_factory=list)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    errors: int = 0
+
+    def add(self, reports: Sequence[UnitReport]) -> None:
+        """Count reports, keeping the newest."""
+        self.reports = [*self.reports, *reports][-MOST_REPORTS:]
+        self.counts.update((report.provider or "-", report.outcome) for report in reports)
+
+
+class Drain:
+    """One drain, run once."""
+
+    def __init__(
+        self,
+        tools: OrderTools,
+        limits: DrainLimits,
+        *,
+        run_id: str | None = None,
+        tell: Callable[[Sequence[UnitReport]], None] = lambda reports: None,
+    ) -> None:
+        self.drain_id = f"drain-{uuid4().hex[:12]}"
+        self._tools, self._limits, self._run_id, self._tell = tools, limits, run_id, tell
+        self._report = DrainReport(self.drain_id)
+        self._leases: dict[UUID, Lease] = {}
+        self._working: dict[Future[Sequence[UnitReport]], UUID | None] = {}
+        self._untold: list[UnitReport] = []
+        self._told_at = self._beaten_at = self._leased_at = self._busy_at = self._reclaimed_at = float("-inf")
+
+    def run(self) -> DrainReport:
+        """Work until nothing has been waiting for a while, or the time is up, and say what was done."""
+        tools = self._tools
+        started = self._busy_at = self._leased_at = monotonic()
+        with tools.engine.begin() as conn:
+            drains.register(conn, self.drain_id, self._limits.workers, tools.clock(), self._run_id)
+        with (
+            ThreadPoolExecutor(self._limits.workers, thread_name_prefix="unit") as pool,
+            wakeups(tools.url, "paid_units") as flag,
+            Aftermath(tools, self.drain_id),
+        ):
+            try:
+                while True:
+                    took = self._step(pool, flag)
+                    if self._over(started):
+                        break
+                    if not took:
+                        flag.wait(self._pause())
+            finally:
+                self._finish()
+        return self._report
+
+    def _step(self, pool: ThreadPoolExecutor, flag: Wakeups) -> bool:
+        """Collect what is done, prolong what is not, take what fits; return whether anything was taken."""
+        self._collect()
+        self._keep_alive()
+        room = self._limits.workers - len(self._working)
+        if room <= 0:
+            return False
+        jobs = self._take(room)
+        for esim_id, job in jobs:
+            future = pool.submit(job)
+            self._working[future] = esim_id
+            future.add_done_callback(lambda _: flag.wake())
+        if self._working:
+            self._busy_at = monotonic()
+        return bool(jobs)
+
+    def _take(self, room: int) -> list[tuple[UUID | None, _Work]]:
+        """Claim late arrivals, open purchases that are due, then fresh units, as far as there is room."""
+        tools, now, run_id = self._tools, self._tools.clock(), self._run_id
+        if monotonic() - self._reclaimed_at >= BEAT_SECONDS:
+            self._reclaimed_at = monotonic()
+            reclaim_expired(tools.engine, self.drain_id, now, run_id=run_id)
+        jobs: list[tuple[UUID | None, _Work]] = [
+            (None, partial(look_up_attempt, tools, attempt_id, 0, self.drain_id, run_id)) for attempt_id in self._late()
+        ]
+        for unit in claim_open_units(tools.engine, room, now):
+            jobs.append((None, partial(look_up_attempt, tools, unit.attempt_id, unit.n, self.drain_id, run_id)))
+        room -= len(jobs)
+        return [*jobs, *self._claim(room)] if room > 0 else jobs
+
+    def _claim(self, room: int) -> list[tuple[UUID | None, _Work]]:
+        tools, taken_at = self._tools, monotonic()
+        claims = claim_units(
+            tools.engine,
+            self.drain_id,
+            room,
+            tools.clock(),
+            deadline_minutes=tools.settings.customer_deadline_minutes,
+            run_id=self._run_id,
+        )
+        leases = [Lease(claim, taken_at) for claim in claims]
+        self._leases |= {lease.claim.esim_id: lease for lease in leases}
+        return [(lease.claim.esim_id, partial(work_unit, tools, lease, self._run_id)) for lease in leases]
+
+    def _late(self) -> list[int]:
+        """Work fresh provider events; return attempts that may have bought something after all."""
+        late: list[int] = []
+        for _ in range(EVENTS_AT_ONCE):
+            with self._tools.engine.begin() as conn:
+                found = work_provider_event(conn, self._tools.clock())
+            if found is None:
+                break
+            late += found
+        return late
+
+    def _collect(self) -> None:
+        for future in [one for one in self._working if one.done()]:
+            esim_id = self._working.pop(future)
+            if esim_id is not None:
+                del self._leases[esim_id]
+            try:
+                reports = future.result()
+            except Exception as error:  # noqa: BLE001 - its lease runs out, and the unit is taken up from where it stands
+                _log.exception("a unit's work broke off: %s", type(error).__name__)
+                self._report.errors += 1
+                continue
+            self._report.add(reports)
+            self._untold += reports
+        if self._untold and monotonic() - self._told_at >= BEAT_SECONDS:
+            self._tell_now()
+
+    def _tell_now(self) -> None:
+        self._tell(self._untold)
+        self._untold, self._told_at = [], monotonic()
+
+    def _keep_alive(self) -> None:
+        at, tools = monotonic(), self._tools
+        if at - self._beaten_at >= BEAT_SECONDS:
+            self._beaten_at = at
+            with tools.engine.begin() as conn:
+                drains.beat(conn, self.drain_id, len(self._working), tools.clock())
+        if self._leases and at - self._leased_at >= LEASE_BEAT_SECONDS:
+            self._leased_at = at
+            extended = extend_leases(tools.engine, self.drain_id, list(self._leases), tools.clock())
+            for esim_id, fence in extended.items():
+                lease = self._leases[esim_id]
+                if lease.claim.fence == fence:
+                    lease.extended(at)
+
+    def _pause(self) -> float:
+        with self._tools.engine.connect() as conn:
+            due = [seconds for seconds in due_in_seconds(conn, self._tools.clock()) if seconds is not None]
+        return min(BEAT_SECONDS, max(0.02, min(due, default=BEAT_SECONDS)))
+
+    def _over(self, started: float) -> bool:
+        at = monotonic()
+        if at - started >= self._limits.max_seconds:
+            return True
+        if self._working or at - self._busy_at < self._limits.idle_seconds:
+            return False
+        with self._tools.engine.connect() as conn:
+            _, open_due = due_in_seconds(conn, self._tools.clock())
+        return open_due is None or open_due > OPEN_SOON_SECONDS
+
+    def _finish(self) -> None:
+        """Take no more, and see what is being worked on to its end."""
+        with suppress(SQLAlchemyError), self._tools.engine.begin() as conn:
+            drains.end(conn, self.drain_id, self._tools.clock())
+        while self._working:
+            wait(self._working, timeout=BEAT_SECONDS, return_when=FIRST_COMPLETED)
+            with suppress(SQLAlchemyError):
+                self._keep_alive()
+            self._collect()
+        if self._untold:
+            self._tell_now()

@@ -1,0 +1,145 @@
+"""Work on one unit: buy it, or look up what became of its purchase. Plain functions; drains and jobs call them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, select
+
+from esim.errors import LeaseLost
+from esim.orders import UnitStatus
+from esim.ports import Provider
+from esim.provisioning import SLOT_PATIENCE_SECONDS, Exhausted, Round, Trial, Waiting, Worked, provision
+from esim.purchase import ErrorType, Outcome, Rejected, Unknown
+from resources.db import notices
+from resources.db.attempts import Lease, UnitJournal, stored_request
+from resources.db.candidates import candidates, sale_of
+from resources.db.order_store import Claim
+from resources.db.provider_state import note_outcome
+from resources.db.rounds import RetryPolicy, end_round
+from resources.db.settlement import OPEN_STATES, Scribe, record_outcome
+from resources.db.tables import purchase_attempts
+from resources.order_operations import OrderTools
+
+
+@dataclass(frozen=True, slots=True)
+class UnitReport:
+    """One line for those who watch: ids, provider, outcome and latency; nothing personal."""
+
+    order_id: UUID
+    n: int
+    provider: str
+    outcome: str
+    latency_ms: int
+
+
+def work_unit(tools: OrderTools, lease: Lease, run_id: str | None) -> list[UnitReport]:
+    """Try to buy one claimed unit and leave it delivered, open, waiting or given up."""
+    claim = lease.claim
+    journal = UnitJournal(tools.engine, tools.vault, tools.clock, lease, tools.providers, run_id)
+    try:
+        worked = _provision(tools, claim, journal)
+        reports = [_report(claim, trial) for trial in worked.trials]
+        for trial in worked.trials:
+            _note_health(tools, trial)
+        if isinstance(worked.result, Exhausted | Waiting):
+            scribe = Scribe(tools.vault, claim.owner, tools.clock(), run_id)
+            status = end_round(tools.engine, claim, worked.result, retry_policy(tools), scribe)
+            reports.append(UnitReport(claim.order_id, claim.n, "", _ending(worked.result, status), 0))
+    except LeaseLost:
+        return [UnitReport(claim.order_id, claim.n, "", "lease lost", 0)]
+    return reports
+
+
+def look_up_attempt(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str | None) -> list[UnitReport]:
+    """Ask the provider about one attempt, open or closed: what a closed one bought after all goes to stock."""
+    with tools.engine.connect() as conn:
+        table = purchase_attempts
+        attempt = conn.execute(select(table).where(table.c.attempt_id == attempt_id)).one()
+    provider = tools.providers[attempt.provider]
+    started = tools.clock()
+    outcome = proven(_ask(provider, attempt, started), attempt, provider.capabilities.settle_seconds, started)
+    now = tools.clock()
+    if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
+        with tools.engine.begin() as conn:
+            record_outcome(conn, attempt_id, outcome, Scribe(tools.vault, actor, now, run_id))
+    latency_ms = int((now - started).total_seconds() * 1000)
+    return [UnitReport(attempt.order_id, n, attempt.provider, f"looked up: {outcome_word(outcome)}", latency_ms)]
+
+
+def proven(outcome: Outcome, attempt: Row[Any], settle_seconds: float, now: datetime) -> Outcome:
+    """Return `outcome`, unless it takes an absence for proof before the provider's settle time is over.
+
+    The time counts from the latest moment the purchase can have left, which is later than its intent where a worker
+    was lost.
+    """
+    if not isinstance(outcome, Rejected) or outcome.error_type is not ErrorType.NOT_BOUGHT:
+        return outcome
+    sent_at: datetime = attempt.sent_at or attempt.started_at
+    if now - sent_at > timedelta(seconds=settle_seconds):
+        return outcome
+    return Unknown(ErrorType.UNKNOWN, "not there yet, and too early to be sure")
+
+
+def retry_policy(tools: OrderTools) -> RetryPolicy:
+    """Return how units are tried again and given up, by the settings."""
+    return RetryPolicy(tools.settings.max_retry_attempts, tools.settings.enable_auto_refund)
+
+
+def outcome_word(outcome: Outcome) -> str:
+    """Return an outcome in one word, with its error type where it has one."""
+    word = type(outcome).__name__.lower()
+    return f"{word} ({outcome.error_type})" if isinstance(outcome, Rejected | Unknown) else word
+
+
+def _provision(tools: OrderTools, claim: Claim, journal: UnitJournal) -> Worked:
+    now, settings = tools.clock(), tools.settings
+    if now >= claim.deadline_at:
+        return Worked(Exhausted(False, ErrorType.PROVIDER_TIMEOUT, "the customer's deadline has passed"))
+    with tools.engine.connect() as conn:
+        found = candidates(
+            conn,
+            sale_of(conn, claim.esim_id),
+            failover_order=settings.failover_order,
+            allowed_loss_minor_usd=settings.allowed_loss_minor_usd,
+            now=now,
+        )
+    waited = (now - claim.slot_wait_since).total_seconds() if claim.slot_wait_since else 0.0
+    so_far = Round(
+        claim.refusals,
+        failover=settings.enable_multi_provider_failover,
+        wait_for_slot=waited < SLOT_PATIENCE_SECONDS,
+        held_back=found.held_back,
+    )
+    offers = [offer for offer in found.offers if offer.provider in tools.providers]
+    return provision(offers, tools.providers, journal, so_far)
+
+
+def _ask(provider: Provider, attempt: Row[Any], now: datetime) -> Outcome:
+    request = stored_request(attempt)
+    try:
+        if attempt.state == "pending" and attempt.provider_order_id:
+            return provider.order_status(attempt.provider_order_id, request)
+        evidence: Mapping[str, Any] = attempt.evidence or {}
+        return provider.resolve(request, evidence, now)
+    except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the purchase stays open
+        return Unknown(ErrorType.UNKNOWN, f"{provider.slug}: {type(error).__name__} while looking it up")
+
+
+def _note_health(tools: OrderTools, trial: Trial) -> None:
+    now, slug = tools.clock(), trial.offer.provider
+    if note_outcome(tools.engine, slug, trial.outcome, now):
+        text = f"{slug}: five purchases in a row failed ({outcome_word(trial.outcome)}); resting it for a minute."
+        with tools.engine.begin() as conn:
+            notices.tell_operations(conn, None, "circuit_open", f"circuit:{slug}:{now:%Y%m%dT%H%M}", text)
+
+
+def _report(claim: Claim, trial: Trial) -> UnitReport:
+    return UnitReport(claim.order_id, claim.n, trial.offer.provider, outcome_word(trial.outcome), trial.latency_ms)
+
+
+def _ending(result: Exhausted | Waiting, status: UnitStatus) -> str:
+    why = result.reason if isinstance(result, Waiting) else str(result.error_type)
+    return f"given up ({why})" if status is UnitStatus.FAILED else f"waits ({why})"
