@@ -65,7 +65,7 @@ class Plan:
         return f"{self.destination.code.lower()}-{self.shape.key}"
 
 
-_TO_90 = bytes(value * 91 // 256 for value in range(256))
+_TO_60 = bytes(value * 61 // 256 for value in range(256))
 _CORE = (
     (1000, 7),
     (3000, 30),
@@ -189,9 +189,12 @@ def provider_plans(provider: str, seed: int, count: int | None = None) -> tuple[
         coverage = _covers(seed, provider, destination)
         if not coverage:
             continue
+        reach = 20 + min(destination.rank, 40)  # popular places get the rarer shapes too
         luck = _noise(seed, provider, destination.code, len(keyed))
         for (rank, key, shape), jitter in zip(keyed, luck, strict=True):
-            choice.append((rank + destination.rank + jitter, destination.code, key, destination, coverage, shape))
+            choice.append(
+                (rank * reach // 60 + destination.rank + jitter, destination.code, key, destination, coverage, shape)
+            )
     choice.sort(key=lambda entry: entry[:3])
     kept = choice[:wanted]
     kept.sort(key=lambda entry: (entry[3].rank, *entry[1:3]))
@@ -203,4 +206,4 @@ def provider_plans(provider: str, seed: int, count: int | None = None) -> tuple[
 
 def _noise(seed: int, provider: str, code: str, count: int) -> bytes:
     """One repeatable small number per shape, so that providers choose differently."""
-    return shake_128(f"{seed}:choice:{provider}:{code}".encode()).digest(count).translate(_TO_90)
+    return shake_128(f"{seed}:choice:{provider}:{code}".encode()).digest(count).translate(_TO_60)
