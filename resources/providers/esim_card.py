@@ -50,6 +50,7 @@ from resources.providers.esim_card_orders import (
     handle,
     id_of,
     order_of,
+    paid_between,
     profile_of,
     sim_of,
     sim_outcome,
@@ -292,7 +293,7 @@ class EsimCard:
             balance = self.balance().amount
         except ProviderError as error:
             return Unknown(refusal.error_type, f"{refusal.message}; the balance cannot be read: {error}")
-        if balance >= before.balance:
+        if paid_between(before.balance, balance) <= 0:
             return refusal
         return Unknown(refusal.error_type, f"{refusal.message}; but the balance went down")
 

@@ -29,6 +29,7 @@ _STOCK_WORDS = ("stock", "available", "sold out")
 _PRODUCT_WORDS = ("not found", "invalid", "exist", "discontinued", "expired")
 FAILED = frozenset({"failed", "revoked", "cancelled", "canceled", "rejected"})
 POLL_SECONDS = 3.0
+_NOISE = Decimal("0.0001")
 _GIGABYTE = 1 << 30
 _UNITS = {"GB": _GIGABYTE, "MB": 1 << 20, "KB": 1 << 10}
 
@@ -151,7 +152,7 @@ def compare(before: Before, now: Account) -> Found | Absent | Unclear:
     """Return what happened to the account since `before`."""
     bundles = now.bundles.new_since(before.bundle_ids)
     sims = now.sims.new_since(before.sim_ids)
-    paid = before.balance - now.balance
+    paid = paid_between(before.balance, now.balance)
     more = now.bundles.total - before.bundles
     if not bundles and not sims and not more and now.sims.total == before.sims and not paid:
         return Absent()
@@ -160,6 +161,11 @@ def compare(before: Before, now: Account) -> Found | Absent | Unclear:
             return Found(bundles[0], sims[0] if sims else None)
         return Unclear(f"one new bundle, but {len(sims)} new SIMs")
     return Unclear(f"{len(bundles)} new bundles, {len(sims)} new SIMs, {paid} {CURRENCY} paid of {before.price}")
+
+
+def paid_between(before: Decimal, after: Decimal) -> Decimal:
+    """Return what a balance lost; balances are JSON numbers that may carry the noise of binary fractions."""
+    return (before - after).quantize(_NOISE).normalize()
 
 
 def refusal_type(message: str) -> ErrorType:

@@ -189,6 +189,13 @@ class TestEsimCard(ProviderContract):
         wire.balance += 100
         assert isinstance(provider.resolve(wire.request, evidence, LATE), Unknown)
 
+    def test_a_balance_with_the_noise_of_binary_fractions_still_tells(
+        self, provider: Provider, wire: EsimCardWire, stage: Stage
+    ) -> None:
+        evidence = lost(provider, wire, stage, arrived=True)
+        wire.balance += Decimal("0.0000000000001")
+        assert isinstance(provider.resolve(wire.request, evidence, LATE), Provisioned)
+
     def test_a_purchase_without_ids_is_found_in_the_account(
         self, provider: Provider, wire: EsimCardWire, stage: Stage
     ) -> None:
