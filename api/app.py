@@ -14,7 +14,7 @@ from api.middleware.body_limit import BodyLimit
 from api.middleware.gate import Gate
 from api.middleware.headers import security_headers
 from api.middleware.hot_catalogue import HotCatalogue
-from api.routes import catalogue, checkout, operations, stripe_webhook
+from api.routes import catalogue, checkout, operations, orders, provider_webhooks, stripe_webhook
 from api.shop import Shop, utc_now
 from esim.ports import Clock
 from resources.settings import Settings, load_settings
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock = utc_now) -> F
         middleware=_middleware(shop),
     )
     app.state.shop = shop
-    for module in (catalogue, checkout, stripe_webhook, operations):
+    for module in (catalogue, checkout, orders, stripe_webhook, provider_webhooks, operations):
         app.include_router(module.router)
     problem_handlers.install(app)
     openapi.install(app, settings.api_url)

@@ -6,17 +6,19 @@ There is one `Shop` per app; nothing lives in module variables.
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
+from threading import Lock
 
 from anyio import CapacityLimiter
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
+from api.curiosity import Curiosity
 from api.listener import Listener, OrderWatch
 from api.metrics import Metrics
 from api.middleware.cors import Cors
 from api.rate_limit import TokenBuckets
 from api.snapshot import CatalogueSnapshot, Shelf
-from esim.ports import Clock, PaymentGateway
+from esim.ports import Clock, PaymentGateway, Provider
 from resources.db.catalogue_reader import current_version, published_catalogue
 from resources.db.databases import databases, make_engine
 from resources.db.vault import Vault
@@ -46,7 +48,10 @@ class Shop:
         self.cors = Cors(settings.origins)
         self.buckets = TokenBuckets(settings.rate_limit_per_minute)
         self.watch = OrderWatch()
+        self.curiosity = Curiosity()
         self.closing = asyncio.Event()
+        self._lock = Lock()
+        self._providers: dict[str, Provider] = {}
         self._listening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -71,6 +76,8 @@ class Shop:
             self._listening.cancel()
             with suppress(asyncio.CancelledError):
                 await self._listening
+        for provider in self._providers.values():
+            provider.close()
         self.engine.dispose()
 
     async def refresh_catalogue(self) -> None:
@@ -78,6 +85,13 @@ class Shop:
         if await run_in_threadpool(self._published_version) != self.shelf.current.snapshot.version:
             self.shelf.swap(await run_in_threadpool(lambda: CatalogueSnapshot(published_catalogue(self.engine))))
         self.shelf.checked_at = self.clock()
+
+    def provider(self, slug: str) -> Provider:
+        """Return the client of a provider, for its webhooks; made when first asked for."""
+        with self._lock:
+            if slug not in self._providers:
+                self._providers[slug] = _provider(slug, self)
+            return self._providers[slug]
 
     def _published_version(self) -> int:
         with self.engine.connect() as conn:
@@ -88,3 +102,13 @@ def _gateway(settings: Settings) -> PaymentGateway:
     from resources.payments.stripe import stripe_gateway
 
     return stripe_gateway(settings)
+
+
+def _provider(slug: str, shop: Shop) -> Provider:
+    from resources.db.tokens import PostgresTokenStore
+    from resources.providers.base import Unlimited
+    from resources.providers.registry import build_provider
+
+    # The API only verifies and parses; it calls no provider, so nothing has to be limited.
+    tokens = PostgresTokenStore(shop.engine, shop.vault)
+    return build_provider(slug, shop.settings, limiter=Unlimited(), tokens=tokens, clock=shop.clock)

@@ -4,38 +4,28 @@ The customer who looks at the order page sets it off, at most every few seconds 
 the same `record_payment` as the webhook, so whoever is first wins and the other changes nothing.
 """
 
-from collections import OrderedDict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from api.shop import Shop
 from esim.errors import PaymentError
 from esim.orders import OrderStatus
 from resources.db.checkout_store import open_checkout
+from resources.db.order_views import order_head
 from resources.db.payments import Booking, Payment, PaymentResult, record_payment
 
 ACTOR = "order page"
 ASK_AFTER = timedelta(seconds=5)  # webhooks usually arrive within two seconds of the payment
-ASK_EVERY = timedelta(seconds=10)
-_REMEMBERED = 10_000
 
 
-class Curiosity:
-    """Remembers when the payment service was last asked about an order, in this process."""
-
-    def __init__(self) -> None:
-        self._asked: OrderedDict[UUID, datetime] = OrderedDict()
-
-    def may_ask(self, order_id: UUID, now: datetime) -> bool:
-        """Return whether it is time to ask again, and note that it was asked."""
-        last = self._asked.get(order_id)
-        if last is not None and now - last < ASK_EVERY:
-            return False
-        self._asked[order_id] = now
-        self._asked.move_to_end(order_id)
-        while len(self._asked) > _REMEMBERED:
-            self._asked.popitem(last=False)
-        return True
+def ask_if_overdue(shop: Shop, order_id: UUID) -> PaymentResult | None:
+    """Reconcile an order that waits for its payment for more than a few seconds, if nobody asked just now."""
+    now = shop.clock()
+    with shop.engine.connect() as conn:
+        head = order_head(conn, order_id)
+    if head is None or head.status is not OrderStatus.PENDING or now - head.created_at < ASK_AFTER:
+        return None
+    return reconcile_session(shop, order_id) if shop.curiosity.may_ask(order_id, now) else None
 
 
 def reconcile_session(shop: Shop, order_id: UUID) -> PaymentResult | None:

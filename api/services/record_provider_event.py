@@ -1,0 +1,67 @@
+"""Take a provider's webhook as what it is: a hint to read again, never a fact.
+
+verify -> parse -> one inbox row per event with the ids to look up -> the poller reads the provider itself. Nothing a
+webhook says is believed, so a forged one can cause a look-up and no more. Providers that do not sign are heard only
+about purchases of ours, so that strangers cannot fill the inbox.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from api.shop import Shop
+from esim.ports import Provider
+from esim.purchase import EventKind, ProviderEvent
+from resources.db import inbox
+from resources.db.provider_hints import order_of_hint
+
+_LOOK_AGAIN = frozenset({EventKind.ORDER_READY, EventKind.ORDER_FAILED, EventKind.ESIM_STATUS})
+_LONGEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """How many events a body had, and how many of them were new."""
+
+    events: int
+    fresh: int
+
+
+def record_provider_event(shop: Shop, provider: Provider, headers: Mapping[str, str], body: bytes) -> Heard:
+    """Verify and note a webhook's events; the same event again changes nothing.
+
+    Raises:
+        WebhookRejected: unsigned where the provider signs, wrongly signed, or unreadable; nothing was changed.
+    """
+    provider.verify_webhook(headers, body)
+    events = provider.parse_webhook(body)
+    with shop.engine.begin() as conn:
+        fresh = sum(_note(shop, conn, provider, event, f"{number}", body) for number, event in enumerate(events))
+    return Heard(len(events), fresh)
+
+
+def _note(shop: Shop, conn: Connection, provider: Provider, event: ProviderEvent, number: str, body: bytes) -> bool:
+    iccid_hash = shop.vault.lookup_hash(event.iccid) if event.iccid else None
+    reference, provider_order_id = _clean(event.reference), _clean(event.provider_order_id)
+    order_id = order_of_hint(
+        conn, provider.slug, reference=reference, provider_order_id=provider_order_id, iccid_hash=iccid_hash
+    )
+    if order_id is None and not provider.capabilities.signed_webhooks:
+        return False
+    work = {"provider": provider.slug, "kind": event.kind.value}
+    work |= {"reference": reference, "provider_order_id": provider_order_id}
+    work |= {"iccid_hash": iccid_hash.hex()} if iccid_hash else {}
+    look_again = order_id is not None and event.kind in _LOOK_AGAIN
+    # Where a provider gives no event id, the body itself tells a repeat from news.
+    event_id = _clean(event.event_id) or f"body:{hashlib.sha256(number.encode() + body).hexdigest()}"
+    handled = "to be read again" if look_again else "noted"
+    return inbox.record(
+        conn, provider.slug, event_id, event.kind.value, order_id, handled, work if look_again else None
+    )
+
+
+def _clean(text: str) -> str:
+    """Return what the database can hold of a text from outside."""
+    return text.replace("\x00", "")[:_LONGEST]
