@@ -69,7 +69,7 @@ class ColumnDoc(_Strict):
     @property
     def comment(self) -> str:
         """What is written on the column in the lake and in the published file."""
-        return f"{self.description} [{self.unit}]" if self.unit else self.description
+        return f"{self.description.removesuffix('.')} [{self.unit}]." if self.unit else self.description
 
 
 class ModelDoc(_Strict):
