@@ -168,7 +168,7 @@ class Shop:
         charges = [each for each in self._charges() if each["client_reference_id"] == order["order_id"]]
         sold = [each for each in self._sold() if each["state"] == "delivered"]
         cost = sum((Decimal(each["cost"]) for each in sold), Decimal(0))
-        lake_cost = Decimal(item["cost_micros"]).scaleb(-6)
+        lake_cost = Decimal(item["wholesale_cost_micros"]).scaleb(-6)
         facts = [
             ("charged by Stripe", [each["amount_minor"] for each in charges], [order["amount_minor"]]),
             ("mails to the customer", len(self._mails()), 1),
