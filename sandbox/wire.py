@@ -18,6 +18,14 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, default=_exact)
 
 
+def as_json(body: bytes) -> Any:
+    """A body as JSON; None when it is not JSON."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
 def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer."""
     return Response(dumps(value), status, headers, "application/json")

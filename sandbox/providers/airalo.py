@@ -17,6 +17,7 @@ from sandbox.providers import airalo_answers as answers
 from sandbox.providers import airalo_shapes as shapes
 from sandbox.providers.activity import crossed
 from sandbox.providers.airalo_catalogue import AiraloCatalogue
+from sandbox.providers.fates import Fate, Unfinished, draw
 from sandbox.providers.ledger import Books, Bundle, Ledger, Order, Sim, token
 from sandbox.providers.shelf import Package, charged, delists
 from sandbox.providers.site import Ask, Site, Voice, Window
@@ -44,6 +45,7 @@ class Airalo:
         books = world.part(Books, Books)
         self.ledger = books.open(Ledger(world, "airalo", iccid_prefix="8944001", host="rsp.airalo-sandbox.test"))
         books.listeners["airalo"] = self._used
+        self.unfinished = Unfinished(self.ledger, self._finish)
         self.tokens: dict[str, float] = {}
         self.opt_ins: dict[str, str] = {}
         self._usual_opt_in()
@@ -115,30 +117,21 @@ class Airalo:
         order = self._charge(ask, package, quantity, fields)
         request_id = token("request", order.number, size=26)[:25]
         order.extra |= {"request_id": request_id, "url": url}
-        self._finish_later(ask, order, package)
+        self.unfinished.add(order, draw(ask))
         accepted = {"request_id": request_id, "accepted_at": shapes.when(order.created_at)}
         return reply({"data": accepted, "meta": {"message": "success"}}, 202)
 
-    def _finish_later(self, ask: Ask, order: Order, package: Package) -> None:
-        if ask.fault("async_never"):
-            return
-        late = ask.fault("async_late")
-        seconds = late.number("seconds", 30) if late else self.world.config.async_seconds
-        fails, copies = ask.fault("fail_after_accept") is not None, 2 if ask.fault("async_twice") else 1
-
-        async def finish() -> None:
-            if fails:
-                self.ledger.credit(order.unit_cost * order.quantity)
-                self.ledger.mark(order, "failed")
-                body: dict[str, Any] = {"request_id": order.extra["request_id"], "reason": answers.REASONS[34]}
-            else:
-                sims = self.ledger.issue(order, package)
-                data = shapes.bought(order, package, sims, self.catalogue)
-                body = {"data": data | {"request_id": order.extra["request_id"]}, "meta": {"message": "success"}}
-            for _ in range(copies):
-                self.notify(str(order.extra["url"]), body)
-
-        self.world.later(seconds, finish, "airalo async order")
+    def _finish(self, order: Order, fate: Fate) -> None:
+        package = self._package(order)
+        if fate.fails or package is None:
+            self.ledger.credit(order.unit_cost * order.quantity)
+            self.ledger.mark(order, "failed")
+            body: dict[str, Any] = {"request_id": order.extra["request_id"], "reason": answers.REASONS[34]}
+        else:
+            data = shapes.bought(order, package, self.ledger.issue(order, package), self.catalogue)
+            body = {"data": data | {"request_id": order.extra["request_id"]}, "meta": {"message": "success"}}
+        for _ in range(fate.copies):
+            self.notify(str(order.extra["url"]), body)
 
     def notify(self, url: str, body: dict[str, Any]) -> None:
         """Send one signed webhook; only a 200 counts as delivered."""

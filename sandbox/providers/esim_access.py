@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 from sandbox.providers import esim_access_shapes as shapes
 from sandbox.providers.esim_access_catalogue import UNITS, EsimAccessCatalogue
 from sandbox.providers.esim_access_shapes import bad, good
+from sandbox.providers.fates import Fate, Unfinished, draw
 from sandbox.providers.ledger import Books, Bundle, Ledger, Order, Sim, token
 from sandbox.providers.shelf import Package, charged, delists
 from sandbox.providers.site import Ask, Site, Voice, Window
@@ -38,6 +39,7 @@ class EsimAccess:
             Ledger(world, "esim_access", iccid_prefix="8910300", host="rsp.esimaccess-sandbox.test")
         )
         books.listeners["esim_access"] = self._used
+        self.unfinished = Unfinished(self.ledger, self._allocate)
         self._window = Window(world, 8, 1)
         self._usual()
         world.on_reset(self._usual)
@@ -118,7 +120,7 @@ class EsimAccess:
             package, order_id=f"B{self.world.clock():%y%m%d}{number}", number=number, state="processing",
             unit_cost=cost, reference=reference, quantity=count,
         )  # fmt: skip
-        self._allocate_later(ask, order, package)
+        self.unfinished.add(order, draw(ask))
         return good({"orderNo": order.order_id, "transactionId": reference})
 
     @staticmethod
@@ -166,25 +168,17 @@ class EsimAccess:
         if body.get("amount") is not None and body["amount"] != int(total * UNITS):
             raise Refused(bad("200006"))
 
-    def _allocate_later(self, ask: Ask, order: Order, package: Package) -> None:
-        if ask.fault("async_never"):
+    def _allocate(self, order: Order, fate: Fate) -> None:
+        package = self.catalogue.shelf.packages.get(order.package_id)
+        if fate.fails or package is None:
+            self.ledger.credit(order.unit_cost * order.quantity)
+            self.ledger.mark(order, "failed")
             return
-        late = ask.fault("async_late")
-        seconds = late.number("seconds", 30) if late else self.world.config.async_seconds
-        fails, copies = ask.fault("fail_after_accept") is not None, 2 if ask.fault("async_twice") else 1
-
-        async def allocate() -> None:
-            if fails:
-                self.ledger.credit(order.unit_cost * order.quantity)
-                self.ledger.mark(order, "failed")
-                return
-            spare = [self.free_iccids.pop() for _ in range(min(order.quantity, len(self.free_iccids)))]
-            self.ledger.issue(order, package, spare)
-            content = {"orderNo": order.order_id, "orderStatus": "GOT_RESOURCE", "transactionId": order.reference}
-            for _ in range(copies):
-                self.notify("ORDER_STATUS", content)
-
-        self.world.later(seconds, allocate, "esim_access allocation")
+        spare = [self.free_iccids.pop() for _ in range(min(order.quantity, len(self.free_iccids)))]
+        self.ledger.issue(order, package, spare)
+        content = {"orderNo": order.order_id, "orderStatus": "GOT_RESOURCE", "transactionId": order.reference}
+        for _ in range(fate.copies):
+            self.notify("ORDER_STATUS", content)
 
     def notify(self, kind: str, content: dict[str, Any]) -> None:
         """Send one event to the saved address; nothing is signed."""

@@ -19,10 +19,11 @@ from sandbox.providers.esim_card_catalogue import (
     places,
 )
 from sandbox.providers.esim_card_shapes import bad, good
+from sandbox.providers.fates import Fate, Unfinished, draw
 from sandbox.providers.ledger import Books, Bundle, Ledger, Order, Sim, token, uuid_text
 from sandbox.providers.shelf import Package, charged, delists
 from sandbox.providers.site import Ask, Site, Voice
-from sandbox.wire import Refused, raw, reply
+from sandbox.wire import Refused, as_json, raw, reply
 from sandbox.world import World
 
 EMAIL, PASSWORD = "sandbox@numnaroad.test", "sandbox-secret"
@@ -47,6 +48,7 @@ class EsimCard:
         self.catalogue = EsimCardCatalogue(world)
         books = world.part(Books, Books)
         self.ledger = books.open(Ledger(world, "esim_card", iccid_prefix="8910377", host="consumer.card-sandbox.test"))
+        self.unfinished = Unfinished(self.ledger, self._finish)
         self.tokens: dict[str, float] = {}
         self._clear()
         world.on_reset(self._clear)
@@ -144,7 +146,7 @@ class EsimCard:
         target = self._target(body)
         order = self._charge(ask, package)
         if ask.fault("delayed"):
-            self._fulfil_later(ask, order, package, target)
+            self._later(ask, order, target)
             return good({"sim_applied": False, "message": _LATER})
         sim = self._fulfil(order, package, target)
         return good({
@@ -162,7 +164,7 @@ class EsimCard:
         if ask.fault("instant"):
             self._fulfil(order, package, target)
         else:
-            self._fulfil_later(ask, order, package, target)
+            self._later(ask, order, target)
         return good({"sim_applied": False, "sim_id": sim_id, "order_id": order.number})
 
     async def purchase_voice(self, ask: Ask) -> Response:
@@ -212,20 +214,18 @@ class EsimCard:
         self.bundles[sim.bundles[-1].bundle_id] = sim.sim_id
         return sim
 
-    def _fulfil_later(self, ask: Ask, order: Order, package: Package, target: Sim | None) -> None:
-        if ask.fault("async_never"):
+    def _later(self, ask: Ask, order: Order, target: Sim | None) -> None:
+        order.extra["target"] = target.sim_id if target else None
+        self.unfinished.add(order, draw(ask))
+
+    def _finish(self, order: Order, fate: Fate) -> None:
+        package = self.catalogue.shelf.packages.get(order.package_id)
+        if fate.fails or package is None:
+            self.ledger.credit(order.unit_cost)
+            self.ledger.mark(order, "failed")
             return
-        late, fails = ask.fault("async_late"), ask.fault("fail_after_accept") is not None
-
-        async def finish() -> None:
-            if fails:
-                self.ledger.credit(order.unit_cost)
-                self.ledger.mark(order, "failed")
-            else:
-                self._fulfil(order, package, target)
-
-        seconds = late.number("seconds", 30) if late else self.world.config.async_seconds
-        self.world.later(seconds, finish, "esim_card purchase")
+        target = order.extra["target"]
+        self._fulfil(order, package, self.ledger.sims[target] if target else None)
 
     async def can_topup(self, ask: Ask) -> Response:
         """POST can-topup-esim."""
@@ -301,6 +301,11 @@ class EsimCard:
         return reply({"status": True, "balance": self.ledger.balance})
 
 
+def _call(body: bytes) -> str:
+    wanted = as_json(body)
+    return "topup" if isinstance(wanted, dict) and wanted.get("iccid") else "order"
+
+
 def _too_many(_ask: Ask) -> Response:
     return reply({"message": "Too Many Attempts."}, 429, {"Retry-After": "10"})
 
@@ -333,8 +338,8 @@ def build(world: World) -> list[BaseRoute]:
         ("GET", "package/detail/{package_id}", "status", card.detail, "detail"),
         ("GET", "package/details/{package_id}", "status", card.detail, "detail"),
         ("GET", "network-coverages", "catalogue", card.network_coverages, "networks"),
-        ("POST", "package/purchase", "order", card.purchase, ""),
-        ("POST", "package/purchase/async", "order", card.purchase_async, "async"),
+        ("POST", "package/purchase", _call, card.purchase, ""),
+        ("POST", "package/purchase/async", _call, card.purchase_async, "async"),
         ("POST", "package/date_voice_sms/purchase", "order", card.purchase_voice, "voice"),
         ("POST", "can-topup-esim", "status", card.can_topup, "topup"),
         ("GET", "order/{order_id}", "status", card.order, ""),

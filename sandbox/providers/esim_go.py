@@ -16,9 +16,10 @@ from sandbox.geography import countries
 from sandbox.providers import esim_go_shapes as shapes
 from sandbox.providers.esim_go_catalogue import EsimGoCatalogue
 from sandbox.providers.esim_go_stock import EsimGoStock
+from sandbox.providers.fates import Fate, Unfinished, draw
 from sandbox.providers.ledger import Books, Ledger, Order, Sim, uuid_text
 from sandbox.providers.shelf import Package, charged, delists
-from sandbox.providers.site import Ask, Site, Voice, Window
+from sandbox.providers.site import Ask, CallOf, Site, Voice, Window
 from sandbox.wire import Refused, reply
 from sandbox.world import World
 
@@ -47,6 +48,7 @@ class EsimGo:
         self.catalogue = EsimGoCatalogue(world)
         books = world.part(Books, Books)
         self.ledger = books.open(Ledger(world, "esim_go", iccid_prefix="8943102", host="rsp.esim-go-sandbox.test"))
+        self.unfinished = Unfinished(self.ledger, self._finish)
         books.listeners["esim_go"] = shapes.Callbacks(world, API_KEY).used
         self.stock = EsimGoStock(self.ledger, self.catalogue.shelf)
         self._window = Window(world, 10, 1)
@@ -57,7 +59,7 @@ class EsimGo:
         """Check the key: 403, or 401 on orders."""
         if ask.request.headers.get("x-api-key") == API_KEY:
             return None
-        return _told("access denied", 401 if ask.call == "order" else 403)
+        return _told("access denied", 401 if ask.call in {"order", "topup"} else 403)
 
     def limit(self, ask: Ask) -> Response | None:
         """Ten requests a second per address."""
@@ -155,23 +157,23 @@ class EsimGo:
         return order
 
     def _assign(self, ask: Ask, order: Order, package: Package, sims: list[Sim]) -> Response:
-        if ask.fault("fail_after_accept"):
+        fate = draw(ask)
+        if order.quantity <= _AT_ONCE and not fate.held:
+            if fate.fails:
+                self._fail(order)
+            else:
+                self._put_on(order, package, sims)
+            return reply(shapes.order_wire(order, self.ledger.sims_of(order)))
+        order.extra["targets"] = [sim.sim_id for sim in sims]
+        self.unfinished.add(order, fate)
+        return reply(shapes.order_wire(order, [])) if order.quantity > _AT_ONCE else _processing()
+
+    def _finish(self, order: Order, fate: Fate) -> None:
+        package = self.catalogue.shelf.packages.get(order.package_id)
+        if fate.fails or package is None:
             self._fail(order)
-            return reply(shapes.order_wire(order, []))
-        never, late = ask.fault("async_never"), ask.fault("async_late")
-        if order.quantity > _AT_ONCE or never or late:
-            if not never:
-                seconds = late.number("seconds", 30) if late else self.world.config.async_seconds
-                self._assign_later(order, package, sims, seconds)
-            return reply(shapes.order_wire(order, [])) if order.quantity > _AT_ONCE else _processing()
-        self._put_on(order, package, sims)
-        return reply(shapes.order_wire(order, self.ledger.sims_of(order)))
-
-    def _assign_later(self, order: Order, package: Package, sims: list[Sim], seconds: float) -> None:
-        async def finish() -> None:
-            self._put_on(order, package, sims)
-
-        self.world.later(seconds, finish, "esim_go background order")
+        else:
+            self._put_on(order, package, [self.ledger.sims[sim_id] for sim_id in order.extra["targets"]])
 
     def _put_on(self, order: Order, package: Package, sims: list[Sim]) -> None:
         usable = [sim for sim in sims if self._compatible(sim, package)]
@@ -303,6 +305,10 @@ class EsimGo:
         return reply({"amount": int(text), "balance": self.ledger.balance, "ref": self.ledger.number()})
 
 
+def _call(body: bytes) -> str:
+    return "topup" if b'"iccids"' in body else "order"
+
+
 def _step(body: bytes) -> str:
     return "validate" if b'"validate"' in body else "transaction"
 
@@ -317,19 +323,26 @@ def build(world: World) -> list[BaseRoute]:
             "out_of_stock": lambda _ask: _told("No eSIMs available for this bundle", 400),
             "insufficient_balance": lambda _ask: _told("Insufficient balance", 400),
             "rate_limited": lambda _ask: _too_many(),
-            "unauthorised": lambda ask: _told("access denied", 401 if ask.call == "order" else 403),
+            "unauthorised": lambda ask: _told("access denied", 401 if ask.call in {"order", "topup"} else 403),
             "ok_with_error": lambda _ask: _told("Internal error", 200),
         },
     )
     site = Site(world, "esim_go", voice)
 
-    def add(method: str, path: str, call: str, handler: Any, **more: Any) -> None:
+    def add(method: str, path: str, call: str | CallOf, handler: Any, **more: Any) -> None:
         site.add(method, path, call, handler, limit=go.limit, **more)
 
     add("GET", "/catalogue", "catalogue", go.bundles)
     add("GET", "/catalogue/bundle/{name}", "status", go.bundle, step="bundle")
     add("GET", "/networks", "status", go.networks, step="networks")
-    add("POST", "/orders", "order", go.order, step=_step, buys="transaction")
+    add(
+        "POST",
+        "/orders",
+        _call,
+        go.order,
+        step=_step,
+        buys="transaction",
+    )
     add("GET", "/orders", "status", go.orders, step="list")
     add("GET", "/orders/{reference}", "status", go.one_order)
     add("GET", "/esims/assignments", "status", go.assignments, step="assignments")

@@ -13,13 +13,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from sandbox.providers import mobimatter_shapes as shapes
+from sandbox.providers.fates import Fate, Unfinished, draw
 from sandbox.providers.ledger import Books, Ledger, Order, Sim
 from sandbox.providers.mobimatter_catalogue import MERCHANT, MobimatterCatalogue
 from sandbox.providers.mobimatter_shapes import bad, good
 from sandbox.providers.shelf import Package, charged, delists
 from sandbox.providers.signing_key import public_pem, sign
 from sandbox.providers.site import Ask, Site, Voice
-from sandbox.wire import Refused, dumps
+from sandbox.wire import Refused, as_json, dumps
 from sandbox.world import World
 
 API_KEY = "sandbox-key"
@@ -33,6 +34,7 @@ class Mobimatter:
         self.catalogue = MobimatterCatalogue(world)
         books = world.part(Books, Books)
         self.ledger = books.open(Ledger(world, "mobimatter", iccid_prefix="8985203", host="smdp.matter-sandbox.test"))
+        self.unfinished = Unfinished(self.ledger, self._finish)
         self._holds: deque[tuple[datetime, str]] = deque()
         world.on_reset(self._holds.clear)
         world.purchases.before_find.append(self._expire)
@@ -75,6 +77,14 @@ class Mobimatter:
         self.ledger.credit(order.unit_cost)
         self.ledger.mark(order, state)
         order.extra["updated"] = self.ledger.stamp()
+
+    def call_of(self, body: bytes) -> str:
+        """Whether a request belongs to an order or to a top-up."""
+        wanted = as_json(body)
+        if not isinstance(wanted, dict):
+            return "order"
+        order = self.ledger.orders.get(str(wanted.get("orderId")))
+        return "topup" if wanted.get("addOnOrderIdentifier") or (order and order.kind == "topup") else "order"
 
     async def create(self, ask: Ask) -> Response:
         """POST order: holds the price, buys nothing."""
@@ -133,13 +143,10 @@ class Mobimatter:
             return bad(400, "Product not found for merchant")
         self._reprice(ask, order, package)
         order.extra["updated"] = self.ledger.stamp()
-        never, late, fails = ask.fault("async_never"), ask.fault("async_late"), ask.fault("fail_after_accept")
-        if order.extra["kyc"] or never or late or fails:
+        fate = draw(ask)
+        if order.extra["kyc"] or fate.fails or fate.held:
             self.ledger.mark(order, "processing")
-            if not never:
-                seconds = late.number("seconds", 30) if late else self.world.config.async_seconds
-                copies = 2 if ask.fault("async_twice") else 1
-                self._finish_later(order, package, seconds, copies, fails=fails is not None)
+            self.unfinished.add(order, fate)
         else:
             self._deliver(order, package)
         return good(self._wire(order))
@@ -157,18 +164,15 @@ class Mobimatter:
         else:
             self.ledger.issue(order, package)
 
-    def _finish_later(self, order: Order, package: Package, seconds: float, copies: int, *, fails: bool) -> None:
-        async def finish() -> None:
-            if fails:
-                self._release(order, "cancelled")
-                return
-            self._deliver(order, package)
-            order.extra["updated"] = self.ledger.stamp()
-            if order.extra["kyc"]:
-                for _ in range(copies):
-                    self._call_back(order)
-
-        self.world.later(seconds, finish, "mobimatter processing")
+    def _finish(self, order: Order, fate: Fate) -> None:
+        package = self.catalogue.find(order.package_id)
+        if fate.fails or package is None:
+            self._release(order, "cancelled")
+            return
+        self._deliver(order, package)
+        order.extra["updated"] = self.ledger.stamp()
+        for _ in range(fate.copies if order.extra["kyc"] else 0):
+            self._call_back(order)
 
     def _call_back(self, order: Order) -> None:
         url = str(order.extra.get("callback") or f"{self.world.config.api_url}/webhooks/providers/mobimatter")
@@ -322,7 +326,8 @@ def build(world: World) -> list[BaseRoute]:
         ("POST", "email", "status", mobimatter.email, "email"),
     ):
         site.add(method, f"/api/v2/{path}", call, handler, step=step)
-    site.add("POST", "/api/v2/order", "order", mobimatter.create, step="create", buys="complete")
-    site.add("PUT", "/api/v2/order/complete", "order", mobimatter.complete, step="complete", buys="complete")
+    which = mobimatter.call_of
+    site.add("POST", "/api/v2/order", which, mobimatter.create, step="create", buys="complete")
+    site.add("PUT", "/api/v2/order/complete", which, mobimatter.complete, step="complete", buys="complete")
     site.add("GET", "/public_key.pem", "status", mobimatter.public_key, step="key", guarded=False)
     return site.routes

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -17,7 +16,7 @@ from starlette.types import Receive
 
 from sandbox.drops import Hangup, hold
 from sandbox.faults import Fault
-from sandbox.wire import Refused, reply
+from sandbox.wire import Refused, as_json, reply
 from sandbox.world import World
 
 _HTML = (
@@ -28,7 +27,7 @@ _ONLY_ON = {
     "out_of_stock": {"order", "topup"},
     "insufficient_balance": {"order", "topup"},
     "refuse": {"order", "topup", "cancel"},
-    "upstream_down": {"order"},
+    "upstream_down": {"order", "topup"},
 }
 
 
@@ -58,15 +57,13 @@ class Ask:
 
     def json(self) -> Any:
         """The body as JSON, None when it is not JSON."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return None
+        return as_json(self.body)
 
 
 Handler = Callable[[Ask], Awaitable[Response]]
 Guard = Callable[[Ask], Response | None]
 StepOf = Callable[[bytes], str]
+CallOf = Callable[[bytes], str]
 Limit = Callable[[Ask], Response | None]
 
 
@@ -96,7 +93,7 @@ class Site:
         self,
         methods: str | Sequence[str],
         path: str,
-        call: str,
+        call: str | CallOf,
         handler: Handler,
         *,
         step: str | StepOf = "",
@@ -104,14 +101,18 @@ class Site:
         guarded: bool = True,
         limit: Limit = no_limit,
     ) -> None:
-        """Add a route. `step` names this request within its call; `buys` is the step that spends money."""
+        """Add a route. `step` names this request within its call; `buys` is the step that spends money.
+
+        Where one route serves two calls (an order and a top-up), a function tells them apart by the body.
+        """
         names = [methods] if isinstance(methods, str) else list(methods)
 
         async def endpoint(request: Request) -> Response:
             body = await request.body()
             now = step if isinstance(step, str) else step(body)
-            ask = Ask(self.world, self.slug, call, now, request, body)
-            only_named = call in {"order", "topup"} and buys is not None and now != buys
+            name = call if isinstance(call, str) else call(body)
+            ask = Ask(self.world, self.slug, name, now, request, body)
+            only_named = name in {"order", "topup"} and buys is not None and now != buys
             return await self._serve(
                 ask, handler, limit if self.world.config.rate_limits else no_limit, guarded, only_named
             )

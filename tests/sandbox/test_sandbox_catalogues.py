@@ -1,6 +1,7 @@
 """Generated and recorded catalogues: believable, repeatable, walkable, and everything in them can be bought."""
 
 import json
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -195,3 +196,20 @@ def test_state_survives_a_restart(tmp_path: Path) -> None:
         applied = client.post(f"{go}/esims/apply", json={"name": name}).json()["esims"][0]["iccid"]
         assert applied not in order["order"][0]["iccids"]
         assert client.get("/sandbox/purchases").json()["counts"] == {"esim_go": {"delivered": 3, "inventory": 1}}
+
+
+def test_an_order_under_way_is_finished_after_a_restart(tmp_path: Path) -> None:
+    config = SandboxConfig(
+        plans_per_provider=60, rate_limits=False, state=tmp_path / "sandbox.json", async_seconds=3600
+    )
+    base, headers = "/esim_access/api/v1/open", {"rt-accesscode": "sandbox"}
+    with served(config) as sandbox, httpx.Client(base_url=sandbox.base_url, headers=headers) as client:
+        plan = client.post(f"{base}/package/list", json={}).json()["obj"]["packageList"][0]
+        fault = {"provider": "esim_access", "call": "order", "kind": "async_late", "params": {"seconds": 0.5}}
+        client.put("/sandbox/faults", json=fault)
+        line = {"packageCode": plan["packageCode"], "count": 1}
+        client.post(f"{base}/esim/order", json={"transactionId": "r", "packageInfoList": [line]})
+    with served(config) as sandbox, httpx.Client(base_url=sandbox.base_url, headers=headers) as client:
+        deadline = time.monotonic() + 10
+        while client.get("/sandbox/purchases").json()["counts"] != {"esim_access": {"delivered": 1}}:
+            assert time.monotonic() < deadline

@@ -219,3 +219,21 @@ def test_webhooks_can_come_out_of_order(hooked: tuple[httpx.Client, Any]) -> Non
         client.post(f"{base}/esim/order", json={"transactionId": reference, "packageInfoList": [line]})
     got = [json.loads(receiver.next()[1])["content"]["transactionId"] for _ in range(2)]
     assert got == ["o-2", "o-1"]
+
+
+def test_a_fault_of_top_ups_leaves_orders_alone(
+    sandbox: httpx.Client, esim_go: httpx.Client, esim_card: httpx.Client, mobimatter: httpx.Client
+) -> None:
+    sandbox.put("/sandbox/faults", json={"provider": "*", "call": "topup", "kind": "refuse"})
+    name = esim_go.get("/catalogue").json()["bundles"][0]["name"]
+    body = {"type": "transaction", "assign": True, "order": [{"item": name, "quantity": 1}]}
+    iccid = esim_go.post("/orders", json=body).json()["order"][0]["iccids"][0]
+    body["order"] = [{"item": name, "quantity": 1, "iccids": [iccid]}]
+    assert esim_go.post("/orders", json=body).status_code == 400
+    package = {"package_type_id": esim_card.get("/packages").json()["data"][0]["id"]}
+    iccid = esim_card.post("/package/purchase", json=package).json()["data"]["sim"]["iccid"]
+    assert esim_card.post("/package/purchase", json=package | {"iccid": iccid}).json()["status"] is False
+    product = mobimatter.get("/products", params={"category": "esim_realtime"}).json()["result"][0]["productId"]
+    root = mobimatter.post("/order", json={"productId": product}).json()["result"]["orderId"]
+    assert mobimatter.put("/order/complete", json={"orderId": root}).status_code == 200
+    assert mobimatter.post("/order", json={"productId": product, "addOnOrderIdentifier": root}).status_code == 400
