@@ -32,7 +32,7 @@ from esim.purchase import (
 )
 from resources.providers.base import Unlimited
 from resources.providers.registry import FACTORIES
-from resources.settings import Settings
+from resources.settings import PROVIDERS, Endpoint, Settings
 from sandbox.config import SandboxConfig
 from sandbox.serve import Served, served
 from tests.resources.providers.contract_base import buy
@@ -71,8 +71,7 @@ class Shop:
     def __init__(self, slug: str, world: Served) -> None:
         self.slug = slug
         self._world = world
-        port = httpx.URL(world.base_url).port or 0
-        self.endpoint = Settings(_env_file=None, sandbox_port=port).provider(slug)  # type: ignore[call-arg]  # pydantic-settings takes it
+        self.endpoint = sandbox_endpoint(slug, httpx.URL(world.base_url).port or 0)
         self.tokens = MemoryTokenStore()
         self.provider = self.client()
         self.offers = [offer for page in self.provider.catalogue() for offer in page.offers]
@@ -164,6 +163,16 @@ class Shop:
             if offers := self.provider.top_ups(esim):
                 return esim, offers
         return esim, ()
+
+
+def sandbox_endpoint(slug: str, port: int) -> Endpoint:
+    """Return the sandbox's address of a provider, whatever live keys the environment may hold."""
+    keys = dict.fromkeys(name for name in Settings.model_fields if name.startswith(PROVIDERS))
+    settings = Settings(_env_file=None, host="127.0.0.1", sandbox_port=port, **keys)  # type: ignore[call-arg, arg-type]  # pydantic-settings takes these
+    endpoint = settings.provider(slug)
+    assert not endpoint.live
+    assert endpoint.url.startswith(f"http://127.0.0.1:{port}/")
+    return endpoint
 
 
 def eventually(ask: Callable[[], Any]) -> Any:
