@@ -88,7 +88,7 @@ class EsimProfile:
 
     @property
     def lpa(self) -> str:
-        """The activation string of SGP.22, `LPA:1$<SM-DP+ address>$<matching id>`, with `$$1` where a code is needed."""
+        """The activation string of SGP.22, `LPA:1$<SM-DP+ address>$<matching id>`, and `$$1` where a code is needed."""
         suffix = "$$1" if self.confirmation_code else ""
         return f"LPA:1${self.smdp_address}${self.activation_code}{suffix}"
 
