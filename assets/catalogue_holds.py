@@ -4,7 +4,6 @@ fresh + last good -> `judge` -> `Judgement`: either the whole catalogue is held 
 is taken, and single offers whose cost jumped are quarantined with their reason. It compares figures, never fetches.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -57,15 +56,16 @@ def judge(
     fresh: pl.DataFrame,
     rejected: int,
     last_good: pl.DataFrame | None,
-    peers: Mapping[str, int],
+    peers: pl.DataFrame,
     rates: Rates,
     *,
     accept: bool = False,
 ) -> Judgement:
     """Compare a fresh catalogue with the last good one (None at the first sync) and with what others ask.
 
-    `peers` is the median landed cost in micro-USD per package at other providers. `accept` is a person's word that the
-    moves are right: nothing is held or quarantined for having moved, only what cannot be sold stays out.
+    `peers` is the median landed cost per package at other providers (`package_id`, `peer` in micro-USD). `accept` is a
+    person's word that the moves are right: nothing is held or quarantined for having moved; what cannot be sold still
+    stays out.
     """
     trusted = None if last_good is None or last_good.is_empty() else last_good
     moves = _moves(fresh, trusted, rates)
@@ -77,7 +77,7 @@ def judge(
     return Judgement(_with_quarantine(fresh, jumps), tuple(findings), moves)
 
 
-def _units(fresh: pl.DataFrame, rejected: int, peers: Mapping[str, int], rates: Rates) -> Finding:
+def _units(fresh: pl.DataFrame, rejected: int, peers: pl.DataFrame, rates: Rates) -> Finding:
     plans = fresh.height + rejected
     if not fresh.height:
         return Finding("units", False, f"none of {plans} plans can be sold")
@@ -85,7 +85,7 @@ def _units(fresh: pl.DataFrame, rejected: int, peers: Mapping[str, int], rates: 
         return Finding("units", False, f"{rejected} of {plans} plans are rejected; its units may have changed")
     shared = (
         _in_usd(fresh.select("package_id", "cost_micros", "cost_currency"), rates)
-        .with_columns(peer=pl.col("package_id").replace_strict(peers, default=None, return_dtype=pl.Int64))
+        .join(peers, on="package_id")
         .drop_nulls(("peer", "usd"))
     )
     if shared.height >= MIN_PEERS:

@@ -52,6 +52,7 @@ class Lake:
         self.data_path = str(data_path).rstrip("/") + "/" if remote else f"{Path(data_path).absolute()}/"
         self._instances: dict[tuple[int, bool], Connection] = {}
         self._lock = threading.Lock()
+        self._writers: dict[int, threading.RLock] = {}
 
     def __repr__(self) -> str:
         return f"Lake({self._conninfo()!r}, {self.data_path!r})"
@@ -86,7 +87,7 @@ class Lake:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(SystemRandom().uniform(0, min(2.0, 0.05 * 2**attempt)))
-            with self.connect() as connection:
+            with self._writer(), self.connect() as connection:
                 try:
                     connection.execute("begin")
                     result = work(connection)
@@ -171,6 +172,12 @@ class Lake:
         with self._lock:
             for key in [key for key in self._instances if key[0] == os.getpid()]:
                 self._instances.pop(key).close()
+
+    def _writer(self) -> threading.RLock:
+        # Threads that comment on columns in one DuckDB instance at once corrupt its memory (1.5.5: the process dies),
+        # so a process writes one transaction at a time; other processes have instances of their own.
+        with self._lock:
+            return self._writers.setdefault(os.getpid(), threading.RLock())
 
     def _instance(self, read_only: bool) -> Connection:
         # A forked child must not touch its parent's instance: DuckDB's threads do not survive a fork.

@@ -1,0 +1,166 @@
+"""The catalogue sync, one function for the command line, Dagster and the benchmark.
+
+providers (at once, in threads) -> judged against the last good catalogue -> `raw.<slug>_offers` replaced, or the
+provider held -> unified offers -> one publication -> marts and price history. A provider that fails or is held keeps
+its last good catalogue on sale and never stops the others.
+"""
+
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+
+import polars as pl
+
+from assets.best_price import PriceContext, unify
+from assets.catalogue_desk import CatalogueDesk, Download, Progress, download, last_good
+from assets.catalogue_holds import Finding, Judgement, judge
+from assets.catalogue_tables import LakeTable, best_prices, raw_offers, rejected, unified_offers, write_tables
+from assets.offer_frames import REJECTS
+from assets.price_history import history_rows
+from assets.publishing import Published, price_context, publish
+from assets.reference_rates import RatesUpdate, ensure_rates
+from esim.errors import NotFound
+from esim.pricing import Rates
+from resources.db import catalogue_store as store
+
+_PEERS = {"package_id": pl.String(), "provider": pl.String(), "landed_micros": pl.Int64()}
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One provider's part of a sync: what came, how it was judged, and the catalogue that is good now."""
+
+    download: Download
+    findings: tuple[Finding, ...]
+    held_reason: str
+    offers: pl.DataFrame | None
+    changed: bool
+    quarantined: int
+    moves: pl.DataFrame
+
+    @property
+    def provider(self) -> str:
+        """The provider's slug."""
+        return self.download.provider
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a sync did."""
+
+    received: tuple[Received, ...]
+    published: Published
+    unpriced: int
+    rates: RatesUpdate
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Why providers are held, by slug."""
+        return {each.provider: each.held_reason for each in self.received if each.held_reason}
+
+
+def sync_catalogue(
+    desk: CatalogueDesk,
+    *,
+    providers: Collection[str] | None = None,
+    accept: Collection[str] = (),
+    progress: Progress | None = None,
+    run_id: str | None = None,
+) -> SyncReport:
+    """Sync the named providers (all when None), publish what is good and keep the history.
+
+    `accept` names providers whose moves a person has checked: they are not held and their offers not quarantined.
+
+    Raises:
+        NotFound: there is no such provider.
+    """
+    now = desk.clock()
+    rates = ensure_rates(desk.engine, desk.rates, now)
+    received = receive(desk, rates.rates, providers=providers, accept=accept, progress=progress)
+    unified, unpriced = unify_good(desk, received, now)
+    published = publish(desk.engine, unified, desk.currencies, now, run_id=run_id)
+    fresh = published.is_new or any(each.changed for each in received)
+    tables = [*raw_tables(received, now), *history_rows(desk.lake, published, now)]
+    if fresh or not desk.lake.table_exists("marts", "best_price_packages"):
+        tables += [unified_offers(unified), best_prices(published)]
+    write_tables(desk.lake, tables)
+    return SyncReport(received, published, unpriced.height, rates)
+
+
+def receive(
+    desk: CatalogueDesk,
+    rates: Rates,
+    *,
+    providers: Collection[str] | None = None,
+    accept: Collection[str] = (),
+    progress: Progress | None = None,
+) -> tuple[Received, ...]:
+    """Download and judge catalogues at once and note which providers are held; `raw_tables` is what to write of them.
+
+    Raises:
+        NotFound: there is no such provider.
+    """
+    slugs = tuple(desk.providers) if providers is None else tuple(providers)
+    if unknown := sorted({*slugs, *accept} - set(desk.providers)):
+        known = ", ".join(desk.providers)
+        raise NotFound(f"there is no provider {', '.join(unknown)}; the providers are {known}")
+    now, costs = desk.clock(), _costs(desk)
+
+    def one(slug: str) -> Received:
+        fetched = download(desk.providers[slug], slug, progress)
+        received = _judged(desk, fetched, costs, rates, accept=slug in accept)
+        _note(desk, received, now)
+        return received
+
+    with ThreadPoolExecutor(max_workers=max(1, len(slugs)), thread_name_prefix="catalogue") as pool:
+        return tuple(pool.map(one, slugs))
+
+
+def raw_tables(received: Sequence[Received], now: datetime) -> list[LakeTable]:
+    """Return the lake tables a sync replaces (good catalogues that differ from the last good ones) and the rejects."""
+    good = [raw_offers(each.provider, each.offers) for each in received if each.changed and each.offers is not None]
+    rejects = pl.concat([pl.DataFrame(schema=REJECTS), *(each.download.rejects for each in received)])
+    return good + rejected(rejects, now)
+
+
+def unify_good(desk: CatalogueDesk, received: Sequence[Received], now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return all providers' good offers with landed costs, and those that cannot be priced."""
+    known = {each.provider: each.offers for each in received}
+    frames = [known[slug] if slug in known else last_good(desk.lake, slug) for slug in desk.providers]
+    return unify([frame for frame in frames if frame is not None], _context(desk, now))
+
+
+def _judged(desk: CatalogueDesk, fetched: Download, costs: pl.DataFrame, rates: Rates, *, accept: bool) -> Received:
+    """Judge a download against the provider's last good catalogue and the other providers' costs."""
+    slug = fetched.provider
+    before = last_good(desk.lake, slug)
+    if fetched.failure:
+        finding = Finding("units", False, fetched.failure)
+        return Received(fetched, (finding,), fetched.failure, before, False, 0, pl.DataFrame())
+    others = costs.filter(pl.col("provider") != slug).group_by("package_id")
+    peers = others.agg(peer=pl.col("landed_micros").median().cast(pl.Int64))
+    verdict: Judgement = judge(fetched.offers, fetched.rejects.height, before, peers, rates, accept=accept)
+    if verdict.held_reason:
+        return Received(fetched, verdict.findings, verdict.held_reason, before, False, 0, verdict.moves)
+    changed = before is None or not verdict.offers.equals(before)
+    return Received(fetched, verdict.findings, "", verdict.offers, changed, verdict.quarantined, verdict.moves)
+
+
+def _note(desk: CatalogueDesk, received: Received, now: datetime) -> None:
+    with desk.engine.begin() as conn:
+        if received.held_reason:
+            store.hold_provider(conn, received.provider, received.held_reason, now)
+        else:
+            store.release_provider(conn, received.provider, now)
+
+
+def _costs(desk: CatalogueDesk) -> pl.DataFrame:
+    with desk.engine.connect() as conn:
+        return pl.read_csv(BytesIO(store.read_costs(conn)), schema=_PEERS)
+
+
+def _context(desk: CatalogueDesk, now: datetime) -> PriceContext:
+    with desk.engine.connect() as conn:
+        return price_context(conn, desk.currencies, now)

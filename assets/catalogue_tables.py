@@ -1,0 +1,124 @@
+"""The catalogue's tables in the lake: what is written where, with the notes analysts read."""
+# ruff: noqa: S608 - only names checked by table_name() are put into statements
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+import duckdb
+import polars as pl
+
+from assets.best_price import PACKAGES
+from assets.offer_frames import COLUMN_NOTES, rejected_plans
+from assets.published_frames import as_listed
+from assets.publishing import Published
+from resources.warehouse.lake import Lake
+from resources.warehouse.tables import check_frame, set_comments, table_exists, table_name
+
+RAW_COMMENT = "One row per plan of {slug}'s last good catalogue, normalised."
+REJECTS_COMMENT = "One row per plan and sync that could not be sold, with its reason."
+UNIFIED_COMMENT = "One row per offer of any provider's last good catalogue, with its landed cost in USD."
+BEST_COMMENT = "One row per package: its best offer, prices and margin as last published."
+UNIFIED_NOTES = {
+    **COLUMN_NOTES,
+    "landed_micros": "what one unit costs us: quote x reference rate + order fee, in 10^-6 USD",
+    "min_retail_micros_usd": "the provider's minimum selling price in 10^-6 USD",
+}
+BEST_NOTES = {
+    **{name: COLUMN_NOTES[name] for name in ("package_id", "coverage", "data_mb", "daily_mb", "throttle_kbps")},
+    "price_minor_usd": "retail price in US cents",
+    "prices": "JSON: minor units per currency",
+    "floor_micros": "what a sale must bring in so that it loses no money after the payment fee, 10^-6 USD",
+    "rule_id": "the pricing rule that applied",
+    "best_landed_micros": "landed cost of the best offer in 10^-6 USD",
+    "margin_micros": "price - landed cost, before the payment fee, in 10^-6 USD",
+    "second_landed_micros": "landed cost of the next offer that may win; null when there is none",
+    "offer_count": "offers that could serve the package, eligible or not",
+    "eligible_count": "offers that may win now",
+    "on_sale": "whether any offer may win now",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LakeTable:
+    """Rows to write to one table of the lake."""
+
+    schema: str
+    table: str
+    rows: pl.DataFrame
+    comment: str
+    notes: Mapping[str, str]
+    append: bool = False
+
+
+def write_tables(lake: Lake, tables: Sequence[LakeTable]) -> None:
+    """Write all tables in one transaction: readers see all of them change at once.
+
+    Raises:
+        InvalidInput: a bad name, or a float in a money column.
+        LakeConflict: other writers kept a table busy; nothing was written.
+    """
+    names = [table_name(each.schema, each.table) for each in tables]
+    for name, each in zip(names, tables, strict=True):
+        check_frame(name, each.rows)
+
+    def work(connection: duckdb.DuckDBPyConnection) -> None:
+        for name, each in zip(names, tables, strict=True):
+            connection.register("incoming", each.rows)
+            if each.append:
+                new = not table_exists(connection, each.schema, each.table)
+                connection.execute(f"create table if not exists {name} as select * from incoming limit 0")
+                connection.execute(f"insert into {name} by name select * from incoming")
+            else:
+                new = True
+                connection.execute(f"create or replace table {name} as select * from incoming")
+            if new:
+                # DuckLake 1.5 answers a comment on a missing column with a fatal error that ends the instance.
+                notes = {column: text for column, text in each.notes.items() if column in each.rows.columns}
+                set_comments(connection, name, each.comment, notes)
+
+    if tables:
+        lake.transact(work)
+
+
+def raw_offers(slug: str, offers: pl.DataFrame) -> LakeTable:
+    """Return a provider's last good catalogue as its table."""
+    return LakeTable("raw", f"{slug}_offers", offers, RAW_COMMENT.format(slug=slug), COLUMN_NOTES)
+
+
+def rejected(rejects: pl.DataFrame, at: datetime) -> list[LakeTable]:
+    """Return one sync's rejects, if there are any, as rows to append."""
+    if rejects.is_empty():
+        return []
+    rows = rejected_plans(rejects, uuid4().hex, at)
+    return [LakeTable("raw", "rejected_plans", rows, REJECTS_COMMENT, {}, append=True)]
+
+
+def unified_offers(unified: pl.DataFrame) -> LakeTable:
+    """Return the unified offers as their table."""
+    return LakeTable("staging", "unified_offers", unified, UNIFIED_COMMENT, UNIFIED_NOTES)
+
+
+def best_prices(published: Published) -> LakeTable:
+    """Return the best-price packages of a publication as their table."""
+    frame = best_price_packages(as_listed(published.packages), published.candidates)
+    return LakeTable("marts", "best_price_packages", frame, BEST_COMMENT, BEST_NOTES)
+
+
+def best_price_packages(packages: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFrame:
+    """Return the mart: priced packages with winner, margin and the runner-up's cost."""
+    eligible = candidates.filter("eligible").group_by("package_id")
+    rivals = eligible.agg(
+        eligible_count=pl.len().cast(pl.Int64),
+        second_landed_micros=pl.col("landed_micros").bottom_k(2).sort().get(1, null_on_oob=True),
+    )
+    winner = candidates.select(best_offer_id="offer_id", best_provider="provider")
+    joined = packages.join(rivals, on="package_id", how="left").join(winner, on="best_offer_id", how="left")
+    return joined.select(
+        *PACKAGES,
+        "best_provider",
+        "second_landed_micros",
+        pl.col("eligible_count").fill_null(0),
+        margin_micros=pl.col("price_minor_usd") * 10_000 - pl.col("best_landed_micros"),
+    ).sort("package_id")
