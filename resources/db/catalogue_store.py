@@ -13,7 +13,7 @@ from typing import cast
 import psycopg
 from sqlalchemy import Connection, func, insert, select, text, update
 
-from resources.db.outbox import Channel, enqueue
+from resources.db.notices import tell_operations
 from resources.db.tables import catalogue_versions, providers
 
 NULL = "\x1e"
@@ -43,6 +43,7 @@ _PACKAGES_OUT = (
     " prices, floor_micros, rule_id, best_offer_id, best_landed_micros, offer_count, on_sale::int, version"
     " from packages"
 )
+_COSTS_OUT = "select package_id, provider, landed_micros from offers where on_offer and excluded_reason is null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ def provider_states(conn: Connection, now: datetime) -> dict[str, ProviderState]
 def read_offers(conn: Connection) -> bytes:
     """Return every offer as CSV with a header; booleans are 0 and 1, costs `cost_micros`."""
     return _copy_out(conn, _OFFERS_OUT)
+
+
+def read_costs(conn: Connection) -> bytes:
+    """Return package, provider and landed cost of every offer that is on offer, as CSV with a header."""
+    return _copy_out(conn, _COSTS_OUT)
 
 
 def read_packages(conn: Connection) -> bytes:
@@ -123,14 +129,9 @@ def hold_provider(conn: Connection, slug: str, reason: str, now: datetime) -> No
     since = row.held_at if row.held_reason else now
     conn.execute(update(providers).where(providers.c.slug == slug).values(held_reason=reason, held_at=since))
     digest = hashlib.blake2b(reason.encode(), digest_size=6).hexdigest()
-    enqueue(
-        conn,
-        key=f"catalogue_held:{slug}:{now.date().isoformat()}:{digest}",
-        channel=Channel.SLACK,
-        kind="catalogue_held",
-        order_id=None,
-        payload={"provider": slug, "reason": reason, "held_since": since.isoformat()},
-    )
+    key = f"catalogue_held:{slug}:{now.date().isoformat()}:{digest}"
+    note = f"The new catalogue of {slug} is held back: {reason}. Its last good catalogue stays on sale."
+    tell_operations(conn, None, "catalogue_held", key, note)
 
 
 def release_provider(conn: Connection, slug: str, now: datetime) -> None:
