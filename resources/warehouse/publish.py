@@ -21,8 +21,6 @@ from resources.warehouse.tables import NAME, set_comments
 FILE_NAME = "analytics.duckdb"
 _SCHEMAS = ("core", "marts")
 _TARGET = "published"
-# Raw tables worth having in the file: what the catalogue keeps of past costs and prices.
-_HISTORY = "_history"
 _ASSETS = ("cash", "provider_balance", "stock")
 _STALE_SECONDS = 3600
 
@@ -84,10 +82,10 @@ def _write(connection: duckdb.DuckDBPyConnection, draft: Path) -> tuple[dict[str
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str | None]]:
     query = (
-        "select schema_name, table_name, comment from duckdb_tables() where database_name = ?"
-        " and (schema_name in ? or (schema_name = 'raw' and ends_with(table_name, ?))) order by all"
+        "select schema_name, table_name, comment from duckdb_tables()"
+        " where database_name = ? and schema_name in ? order by all"
     )
-    return connection.execute(query, [NAME, list(_SCHEMAS), _HISTORY]).fetchall()
+    return connection.execute(query, [NAME, list(_SCHEMAS)]).fetchall()
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, schema: str, table: str, comment: str | None) -> int:
