@@ -96,7 +96,7 @@ class Drain:
                     if self._over(started):
                         break
                     if not took:
-                        flag.wait(self._pause())
+                        flag.wait(min(self._pause(), started + self._limits.max_seconds - monotonic()))
             finally:
                 self._finish()
         return self._report

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from time import monotonic
 
 import psycopg
 from psycopg import sql
@@ -70,9 +69,21 @@ def wakeups(url: str, *channels: str) -> Iterator[Wakeups]:
         listener.join(timeout=5)
 
 
-def listen_once(url: str, channel: str, seconds: float) -> bool:
-    """Wait on this thread for one notification for at most `seconds`; return whether one came."""
-    until = monotonic() + seconds
+class Ear:
+    """A connection that listens already, so that what is written after a look is not missed."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def hear(self, seconds: float) -> bool:
+        """Wait for a notification for at most `seconds`; return whether one came."""
+        heard = self._connection.notifies(timeout=max(0.0, seconds), stop_after=1)
+        return any(True for _ in heard)
+
+
+@contextmanager
+def listening(url: str, channel: str) -> Iterator[Ear]:
+    """Listen to one channel on this thread while the block runs."""
     with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
         connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
-        return any(True for _ in connection.notifies(timeout=max(0.0, until - monotonic()), stop_after=1))
+        yield Ear(connection)

@@ -1,0 +1,67 @@
+"""Notices and refunds that no drain takes care of: written while none was alive, or left over by one that died."""
+
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+import dagster as dg
+
+from pipelines.order_jobs import send_due_notices, work_refunds
+from resources.db.outbox import late_notices
+from resources.db.refunds import late_refunds
+from resources.order_operations import OrderTools, ToolSource
+
+LATE = timedelta(seconds=2)  # a drain sends within a second: what is older has nobody
+_LOOK_SECONDS = 0.5
+_RUN_SECONDS = 60  # a run that is younger than this is still expected to do its work
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def decide(notices: int, refunds: int, running: Collection[str]) -> list[str] | str:
+    """Return the jobs to run, or the reason to run none, with its numbers."""
+    late = {work_refunds.name: refunds, send_due_notices.name: notices}
+    jobs = [name for name, count in late.items() if count and name not in running]
+    return jobs or f"{notices} notices and {refunds} refunds are late; {len(running)} runs see to them"
+
+
+@dg.sensor(
+    jobs=[send_due_notices, work_refunds],
+    minimum_interval_seconds=2,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Sends notices and pays refunds that have waited for two seconds without a drain to see to them.",
+)
+def aftermath_sensor(
+    context: dg.SensorEvaluationContext, operations: dg.ResourceParam[ToolSource]
+) -> dg.SensorResult | dg.SkipReason:
+    """Look twice a second for at most the set time while there is nothing to do."""
+    tools = operations.tools()
+    until = monotonic() + tools.settings.sensor_wait_seconds
+    while True:
+        notices, refunds = _late(tools)
+        running = _running(context.instance) if notices or refunds else []
+        decision = decide(notices, refunds, running)
+        if not isinstance(decision, str):
+            return dg.SensorResult(run_requests=[dg.RunRequest(job_name=name) for name in decision])
+        if monotonic() >= until:
+            return dg.SkipReason(decision)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _late(tools: OrderTools) -> tuple[int, int]:
+    with tools.engine.connect() as conn:
+        return late_notices(conn, LATE), late_refunds(conn, LATE)
+
+
+def _running(instance: dg.DagsterInstance) -> list[str]:
+    since = datetime.now(UTC) - timedelta(seconds=_RUN_SECONDS)
+    young = [
+        dg.RunsFilter(job_name=job.name, statuses=_UNFINISHED, created_after=since)
+        for job in (send_due_notices, work_refunds)
+    ]
+    return [str(one.job_name) for one in young if instance.get_run_records(one, limit=1)]
