@@ -1,6 +1,7 @@
 """Dagster resource over the lake, what feeds it and what is published from it; reads the settings on first use only."""
 
 from functools import lru_cache
+from os import getpid
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +20,7 @@ def open_lake(catalogue_url: str, data_path: str) -> Lake:
 
 
 @lru_cache(maxsize=4)
-def _engine(url: str) -> Engine:
+def _engine(url: str, _process: int) -> Engine:
     return make_engine(url, pool_size=2)
 
 
@@ -40,7 +41,8 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagste
 
     def operational_store(self) -> Engine:
         """Return an engine on the operational store the lake is loaded from."""
-        return _engine(self.operational_url or databases(load_settings()).operational)
+        # A run is a forked child where runs start warm: it must not use its parent's connections.
+        return _engine(self.operational_url or databases(load_settings()).operational, getpid())
 
     def published_file(self) -> Path:
         """Return where `analytics.duckdb` is published."""

@@ -156,9 +156,22 @@ class Lake:
 
     @contextmanager
     def exclusive(self, work: str) -> Iterator[None]:
-        """Let only one process at a time do this kind of work; the others wait their turn."""
-        with psycopg.connect(self._url, autocommit=True, connect_timeout=10) as guard:
-            guard.execute("select pg_advisory_lock(%s, hashtext(%s))", [_WORK_LOCK, work])
+        """Let only one process at a time do this kind of work; the others wait their turn.
+
+        Raises:
+            LakeConflict: another process has been at it for ten minutes.
+            LakeUnavailable: the catalogue's server cannot be reached.
+        """
+        try:
+            guard = psycopg.connect(self._url, autocommit=True, connect_timeout=10)
+        except psycopg.OperationalError as error:
+            raise LakeUnavailable(self._advice(error)) from error
+        with guard:
+            guard.execute("set lock_timeout = '10min'")
+            try:
+                guard.execute("select pg_advisory_lock(%s, hashtext(%s))", [_WORK_LOCK, work])
+            except psycopg.errors.LockNotAvailable as error:
+                raise LakeConflict(f"another process has been busy with {work} for ten minutes; look for it") from error
             yield
 
     def attach_statement(self, *, read_only: bool = True) -> str:
@@ -240,7 +253,7 @@ class Lake:
         parts = {key: value for key, value in conninfo_to_dict(self._url).items() if key != "password"}
         return make_conninfo("", **parts)
 
-    def _advice(self, error: duckdb.Error) -> str:
+    def _advice(self, error: Exception) -> str:
         text = str(error)
         if "DATA_PATH" in text:
             return f"the lake's files are not under {self.data_path}: set LAKE_DATA_PATH to where they are ({text})"
