@@ -73,8 +73,17 @@ def judge(
     findings = [_units(fresh, rejected, peers, rates)]
     if trusted is not None and not accept:
         findings += [_shrinkage(fresh, trusted), _median(fresh, trusted, moves, rates)]
+    else:
+        why = "accepted by a person" if accept else "the first catalogue: nothing to compare with"
+        findings += [Finding("shrinkage", True, why), Finding("median_cost", True, why)]
     findings.append(Finding("cost_jumps", jumps.is_empty(), f"{jumps.height} offers quarantined", blocking=False))
     return Judgement(_with_quarantine(fresh, jumps), tuple(findings), moves)
+
+
+def unread(failure: str) -> tuple[Finding, ...]:
+    """Return the findings for a catalogue that could not be read."""
+    others = (Finding(check, False, "not judged: there is no catalogue", blocking=False) for check in CHECKS[1:])
+    return (Finding("units", False, failure), *others)
 
 
 def _units(fresh: pl.DataFrame, rejected: int, peers: pl.DataFrame, rates: Rates) -> Finding:

@@ -14,15 +14,15 @@ from io import BytesIO
 import polars as pl
 
 from assets.best_price import PriceContext, unify
-from assets.catalogue_desk import CatalogueDesk, Download, Progress, download, last_good
-from assets.catalogue_holds import Finding, Judgement, judge
+from assets.catalogue_holds import Finding, Judgement, judge, unread
 from assets.catalogue_tables import LakeTable, best_prices, raw_offers, rejected, unified_offers, write_tables
-from assets.offer_frames import REJECTS
+from assets.downloads import Download, Progress, download, last_good
 from assets.price_history import history_rows
 from assets.publishing import Published, price_context, publish
 from assets.reference_rates import RatesUpdate, ensure_rates
 from esim.errors import NotFound
 from esim.pricing import Rates
+from resources.catalogue_desk import CatalogueDesk
 from resources.db import catalogue_store as store
 
 _PEERS = {"package_id": pl.String(), "provider": pl.String(), "landed_micros": pl.Int64()}
@@ -82,7 +82,7 @@ def sync_catalogue(
     unified, unpriced = unify_good(desk, received, now)
     published = publish(desk.engine, unified, desk.currencies, now, run_id=run_id)
     fresh = published.is_new or any(each.changed for each in received)
-    tables = [*raw_tables(received, now), *history_rows(desk.lake, published, now)]
+    tables = [*raw_tables(received, now, unpriced), *history_rows(desk.lake, published, now)]
     if fresh or not desk.lake.table_exists("marts", "best_price_packages"):
         tables += [unified_offers(unified), best_prices(published)]
     write_tables(desk.lake, tables)
@@ -118,11 +118,10 @@ def receive(
         return tuple(pool.map(one, slugs))
 
 
-def raw_tables(received: Sequence[Received], now: datetime) -> list[LakeTable]:
+def raw_tables(received: Sequence[Received], now: datetime, unpriced: pl.DataFrame | None = None) -> list[LakeTable]:
     """Return the lake tables a sync replaces (good catalogues that differ from the last good ones) and the rejects."""
     good = [raw_offers(each.provider, each.offers) for each in received if each.changed and each.offers is not None]
-    rejects = pl.concat([pl.DataFrame(schema=REJECTS), *(each.download.rejects for each in received)])
-    return good + rejected(rejects, now)
+    return good + rejected([each.download.rejects for each in received], now, unpriced)
 
 
 def unify_good(desk: CatalogueDesk, received: Sequence[Received], now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -137,8 +136,7 @@ def _judged(desk: CatalogueDesk, fetched: Download, costs: pl.DataFrame, rates: 
     slug = fetched.provider
     before = last_good(desk.lake, slug)
     if fetched.failure:
-        finding = Finding("units", False, fetched.failure)
-        return Received(fetched, (finding,), fetched.failure, before, False, 0, pl.DataFrame())
+        return Received(fetched, unread(fetched.failure), fetched.failure, before, False, 0, pl.DataFrame())
     others = costs.filter(pl.col("provider") != slug).group_by("package_id")
     peers = others.agg(peer=pl.col("landed_micros").median().cast(pl.Int64))
     verdict: Judgement = judge(fetched.offers, fetched.rejects.height, before, peers, rates, accept=accept)

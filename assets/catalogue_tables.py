@@ -10,16 +10,16 @@ import duckdb
 import polars as pl
 
 from assets.best_price import PACKAGES
-from assets.offer_frames import COLUMN_NOTES, rejected_plans
+from assets.offer_frames import COLUMN_NOTES, REJECTS, rejected_plans
 from assets.published_frames import as_listed
-from assets.publishing import Published
+from assets.publishing import PricedCatalogue
 from resources.warehouse.lake import Lake
 from resources.warehouse.tables import check_frame, set_comments, table_exists, table_name
 
 RAW_COMMENT = "One row per plan of {slug}'s last good catalogue, normalised."
 REJECTS_COMMENT = "One row per plan and sync that could not be sold, with its reason."
 UNIFIED_COMMENT = "One row per offer of any provider's last good catalogue, with its landed cost in USD."
-BEST_COMMENT = "One row per package: its best offer, prices and margin as last published."
+BEST_COMMENT = "One row per package: its best offer, prices and margin."
 UNIFIED_NOTES = {
     **COLUMN_NOTES,
     "landed_micros": "what one unit costs us: quote x reference rate + order fee, in 10^-6 USD",
@@ -87,12 +87,13 @@ def raw_offers(slug: str, offers: pl.DataFrame) -> LakeTable:
     return LakeTable("raw", f"{slug}_offers", offers, RAW_COMMENT.format(slug=slug), COLUMN_NOTES)
 
 
-def rejected(rejects: pl.DataFrame, at: datetime) -> list[LakeTable]:
-    """Return one sync's rejects, if there are any, as rows to append."""
-    if rejects.is_empty():
-        return []
-    rows = rejected_plans(rejects, uuid4().hex, at)
-    return [LakeTable("raw", "rejected_plans", rows, REJECTS_COMMENT, {}, append=True)]
+def rejected(rejects: Sequence[pl.DataFrame], at: datetime, unpriced: pl.DataFrame | None = None) -> list[LakeTable]:
+    """Return one sync's rejects and offers without a price, if there are any, as rows to append."""
+    frames = [pl.DataFrame(schema=REJECTS), *rejects]
+    if unpriced is not None:
+        frames.append(unpriced.with_columns(payload=pl.lit("")).select(list(REJECTS)))
+    rows = rejected_plans(pl.concat(frames), uuid4().hex, at)
+    return [LakeTable("raw", "rejected_plans", rows, REJECTS_COMMENT, {}, append=True)] if rows.height else []
 
 
 def unified_offers(unified: pl.DataFrame) -> LakeTable:
@@ -100,9 +101,9 @@ def unified_offers(unified: pl.DataFrame) -> LakeTable:
     return LakeTable("staging", "unified_offers", unified, UNIFIED_COMMENT, UNIFIED_NOTES)
 
 
-def best_prices(published: Published) -> LakeTable:
-    """Return the best-price packages of a publication as their table."""
-    frame = best_price_packages(as_listed(published.packages), published.candidates)
+def best_prices(catalogue: PricedCatalogue) -> LakeTable:
+    """Return the best-price packages as their table."""
+    frame = best_price_packages(as_listed(catalogue.packages), catalogue.candidates)
     return LakeTable("marts", "best_price_packages", frame, BEST_COMMENT, BEST_NOTES)
 
 

@@ -7,6 +7,7 @@ written -> one new version. A person's choices (auto mode off) are read in the s
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import NamedTuple
 
 import polars as pl
 from sqlalchemy import Connection, Engine
@@ -31,22 +32,35 @@ _PACKAGE_CONTENT = [name for name in STORED_PACKAGES if name not in {"package_id
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """What a publication did. `version` is the newest one, new or not; frames are the state after it."""
+class PricedCatalogue:
+    """A whole catalogue: packages and offers as the store keeps them, candidates with why they may not win."""
 
-    version: int
-    is_new: bool
-    published_at: datetime | None
     packages: pl.DataFrame
-    candidates: pl.DataFrame
     offers: pl.DataFrame
-    changed_packages: int
-    changed_offers: int
+    candidates: pl.DataFrame
 
     @property
     def on_sale(self) -> int:
         """How many packages are on sale."""
         return self.packages.filter("on_sale").height
+
+
+@dataclass(frozen=True, slots=True)
+class Published(PricedCatalogue):
+    """What a publication did; `version` is the newest one, new or not."""
+
+    version: int
+    is_new: bool
+    published_at: datetime | None
+    changed_packages: int
+    changed_offers: int
+
+
+class Stored(NamedTuple):
+    """The store's offers and packages as they were read."""
+
+    offers: pl.DataFrame
+    packages: pl.DataFrame
 
 
 def price_context(conn: Connection, currencies: tuple[str, ...], now: datetime) -> PriceContext:
@@ -66,14 +80,16 @@ def publish(
     """
     with engine.begin() as conn:
         store.lock_publishing(conn)
-        context = price_context(conn, currencies, now)
-        stored_offers, stored_packages = _read(conn)
-        candidates = with_eligibility(_with_modes(unified, stored_offers), context)
-        priced = price_packages(candidates, context)
-        flagged = offer_flags(candidates, priced)
-        offers = _with_withdrawn(_offer_rows(flagged), stored_offers)
-        packages = _with_ended(as_stored(described(priced)), stored_packages)
-        return _write(conn, offers, packages, (stored_offers, stored_packages), flagged, context, run_id)
+        context, stored = price_context(conn, currencies, now), _read(conn)
+        return _write(conn, _priced(unified, stored, context), stored, context, run_id)
+
+
+def price_catalogue(
+    engine: Engine, unified: pl.DataFrame, currencies: tuple[str, ...], now: datetime
+) -> PricedCatalogue:
+    """Return what `publish` would publish now, publishing nothing."""
+    with engine.connect() as conn:
+        return _priced(unified, _read(conn), price_context(conn, currencies, now))
 
 
 def republish(engine: Engine, currencies: tuple[str, ...], now: datetime, *, run_id: str | None = None) -> Published:
@@ -86,23 +102,38 @@ def republish(engine: Engine, currencies: tuple[str, ...], now: datetime, *, run
     """
     with engine.begin() as conn:
         store.lock_publishing(conn)
-        context = price_context(conn, currencies, now)
-        stored_offers, stored_packages = _read(conn)
-        placed = stored_offers.join(stored_packages.select("package_id", "destination_code"), on="package_id")
-        offered = placed.filter("on_offer").with_columns(min_retail_micros_usd=pl.col("min_retail_micros"))
-        candidates = with_eligibility(offered, context)
-        priced = price_packages(candidates, context)
-        flagged = offer_flags(candidates, priced)
-        offers = _with_withdrawn(flagged.select(list(STORED_OFFERS)), stored_offers)
-        fresh = stored_packages.drop(*PRICED, "on_sale", "version").join(
-            priced.select("package_id", *PRICED, "on_sale"), on="package_id"
-        )
-        packages = _with_ended(fresh.select("package_id", *_PACKAGE_CONTENT), stored_packages)
-        return _write(conn, offers, packages, (stored_offers, stored_packages), flagged, context, run_id)
+        context, stored = price_context(conn, currencies, now), _read(conn)
+        return _write(conn, _repriced(stored, context), stored, context, run_id)
 
 
-def _read(conn: Connection) -> tuple[pl.DataFrame, pl.DataFrame]:
-    return offers_from_csv(store.read_offers(conn)), packages_from_csv(store.read_packages(conn))
+def _priced(unified: pl.DataFrame, stored: Stored, context: PriceContext) -> PricedCatalogue:
+    candidates = with_eligibility(_with_modes(unified, stored.offers), context)
+    priced = price_packages(candidates, context)
+    flagged = offer_flags(candidates, priced)
+    return PricedCatalogue(
+        _with_ended(as_stored(described(priced)), stored.packages),
+        _with_withdrawn(_offer_rows(flagged), stored.offers),
+        flagged,
+    )
+
+
+def _repriced(stored: Stored, context: PriceContext) -> PricedCatalogue:
+    placed = stored.offers.join(stored.packages.select("package_id", "destination_code"), on="package_id")
+    offered = placed.filter("on_offer").with_columns(min_retail_micros_usd=pl.col("min_retail_micros"))
+    candidates = with_eligibility(offered, context)
+    priced = price_packages(candidates, context)
+    flagged = offer_flags(candidates, priced)
+    kept = stored.packages.drop(*PRICED, "on_sale", "version")
+    fresh = kept.join(priced.select("package_id", *PRICED, "on_sale"), on="package_id")
+    return PricedCatalogue(
+        _with_ended(fresh.select("package_id", *_PACKAGE_CONTENT), stored.packages),
+        _with_withdrawn(flagged.select(list(STORED_OFFERS)), stored.offers),
+        flagged,
+    )
+
+
+def _read(conn: Connection) -> Stored:
+    return Stored(offers_from_csv(store.read_offers(conn)), packages_from_csv(store.read_packages(conn)))
 
 
 def _with_modes(unified: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
@@ -133,26 +164,22 @@ def _with_ended(packages: pl.DataFrame, stored: pl.DataFrame) -> pl.DataFrame:
 
 
 def _write(
-    conn: Connection,
-    offers: pl.DataFrame,
-    packages: pl.DataFrame,
-    stored: tuple[pl.DataFrame, pl.DataFrame],
-    candidates: pl.DataFrame,
-    context: PriceContext,
-    run_id: str | None,
+    conn: Connection, catalogue: PricedCatalogue, stored: Stored, context: PriceContext, run_id: str | None
 ) -> Published:
-    new_offers = changed_rows(offers, stored[0], "offer_id", _OFFER_CONTENT)
-    new_packages = changed_rows(packages, stored[1], "package_id", _PACKAGE_CONTENT)
-    version, published_at = store.latest_version(conn), None
-    # A stock count alone changes nothing a customer sees, so it makes no new version.
+    """Write the rows that differ; anything but a stock count makes a new version."""
+    new_offers = changed_rows(catalogue.offers, stored.offers, "offer_id", _OFFER_CONTENT)
+    new_packages = changed_rows(catalogue.packages, stored.packages, "package_id", _PACKAGE_CONTENT)
     stockless = [name for name in _OFFER_CONTENT if name != "stock"]
-    material = new_packages.height + changed_rows(new_offers, stored[0], "offer_id", stockless).height
+    material = new_packages.height + changed_rows(new_offers, stored.offers, "offer_id", stockless).height
+    version, published_at = store.latest_version(conn), None
     if material:
-        rates_on = date.fromisoformat(context.rates.quoted_on) if context.rates.quoted_on else None
-        on_sale = packages.filter("on_sale").height
-        on_offer = offers.filter("on_offer").height
         version, published_at = store.add_version(
-            conn, packages=on_sale, offers=on_offer, changed=material, rates_on=rates_on, run_id=run_id
+            conn,
+            packages=catalogue.on_sale,
+            offers=catalogue.offers.filter("on_offer").height,
+            changed=material,
+            rates_on=date.fromisoformat(context.rates.quoted_on) if context.rates.quoted_on else None,
+            run_id=run_id,
         )
     if new_offers.height:
         store.write_offers(conn, offers_to_csv(new_offers))
@@ -160,12 +187,12 @@ def _write(
         versioned = new_packages.with_columns(version=pl.lit(version, dtype=pl.Int64))
         store.write_packages(conn, packages_to_csv(versioned))
     return Published(
+        packages=catalogue.packages,
+        offers=catalogue.offers,
+        candidates=catalogue.candidates,
         version=version,
         is_new=bool(material),
         published_at=published_at,
-        packages=packages,
-        candidates=candidates,
-        offers=offers,
         changed_packages=new_packages.height,
         changed_offers=new_offers.height,
     )

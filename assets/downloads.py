@@ -1,18 +1,15 @@
-"""What a catalogue sync works with, and how a provider's catalogue and the last good ones are read."""
+"""Reading a provider's catalogue whole, without letting one provider stop the others, and its last good one."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import polars as pl
 import structlog
-from sqlalchemy import Engine
 
 from assets.offer_frames import JUDGED, OfferRows, empty_offers
 from esim.errors import MalformedReply, ProviderError
-from esim.ports import Clock, Provider
-from resources.rates import ReferenceRates
+from esim.ports import Provider
 from resources.warehouse.lake import Lake
 
 MOST_OFFERS = 250_000
@@ -21,23 +18,6 @@ MOST_SECONDS = 1_800.0
 Progress = Callable[[str, int, int | None, int], None]  # provider, pages read, pages in all where told, offers so far
 
 _log = structlog.get_logger()
-
-
-def utc_now() -> datetime:
-    """Return the present time."""
-    return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogueDesk:
-    """Everything a sync needs: the store, the lake, the providers' clients, the rates and what we sell in."""
-
-    engine: Engine
-    lake: Lake
-    providers: Mapping[str, Provider]
-    rates: ReferenceRates
-    currencies: tuple[str, ...] = ("USD", "EUR", "GBP")
-    clock: Clock = utc_now
 
 
 @dataclass(frozen=True, slots=True)
