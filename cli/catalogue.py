@@ -40,7 +40,7 @@ def sync_with_progress(
         NotFound: there is no such provider.
     """
     from assets.catalogue_sync import sync_catalogue
-    from resources.provider_clients import catalogue_desk
+    from resources.catalogue_desk import catalogue_desk
 
     columns = (SpinnerColumn(), TextColumn("{task.description:12}"), BarColumn(), TextColumn("{task.fields[state]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as bars, catalogue_desk(settings) as desk:
