@@ -7,6 +7,7 @@ Providers count data differently; `nominal_mb` turns their figures into the size
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 
 from esim.errors import InvalidOffer
@@ -171,6 +172,7 @@ def package_key(offer: ProviderOffer) -> str:
     return "-".join(parts)
 
 
+@lru_cache(maxsize=4096)
 def coverage_digest(countries: tuple[str, ...]) -> str:
     """Return six hex digits that tell country lists apart."""
     return blake2b(",".join(countries).encode(), digest_size=3).hexdigest()

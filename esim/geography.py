@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 _REGION_MEMBERS: Mapping[str, str] = {
     "africa": (
@@ -54,6 +55,7 @@ _WIDER: tuple[tuple[str, frozenset[str]], ...] = (
 _GLOBAL_COUNTRIES = 50
 _GLOBAL_REGIONS = 4
 _MAJORITY_PERCENT = 75
+_LONGEST_KEPT = 4_000
 
 # Provider codes that name exactly one ISO country under another spelling.
 _ALIASES: Mapping[str, str] = {
@@ -103,19 +105,26 @@ class Coverage:
 
 def coverage_from(codes: Iterable[str]) -> Coverage:
     """Return the coverage named by a provider's `codes` (any case, repeats allowed, `;`-joined pairs split)."""
+    # Plans come in series of equal coverage: most lists were read before. Absurdly long ones are not kept.
+    joined = ";".join(map(str, codes))
+    return _coverage(joined) if len(joined) < _LONGEST_KEPT else _coverage.__wrapped__(joined)
+
+
+@lru_cache(maxsize=2048)
+def _coverage(joined: str) -> Coverage:
     countries: set[str] = set()
     others: set[str] = set()
-    for raw in codes:
-        for code in (part.strip().upper() for part in str(raw).split(";")):
-            mapped = _ALIASES.get(code, code)
-            if mapped in COUNTRIES:
-                countries.add(mapped)
-            elif mapped:
-                others.add(mapped)
+    for code in (part.strip().upper() for part in joined.split(";")):
+        mapped = _ALIASES.get(code, code)
+        if mapped in COUNTRIES:
+            countries.add(mapped)
+        elif mapped:
+            others.add(mapped)
     unmapped = {code for code in others if _PARTS.get(code) not in countries}
     return Coverage(tuple(sorted(countries)), tuple(sorted(unmapped)))
 
 
+@lru_cache(maxsize=4096)
 def destination_of(countries: tuple[str, ...]) -> Destination:
     """Return the destination a coverage is sold under: one country, the region most of it lies in, or global."""
     if len(countries) == 1:
