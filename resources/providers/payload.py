@@ -60,6 +60,8 @@ def text(row: Row, key: str) -> str:
         InvalidOffer: it is neither.
     """
     value = row.get(key)
+    if type(value) is str:
+        return value.strip()
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -86,9 +88,16 @@ def amount(row: Row, key: str) -> Decimal:
         number = Decimal(value.strip() if isinstance(value, str) else value)
     except InvalidOperation as error:
         raise InvalidOffer(f"{key} is {glimpse(value)}, not a number", field=key) from error
-    if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS or len(number.as_tuple().digits) > _MOST_DIGITS:
+    if not _is_sensible(number):
         raise InvalidOffer(f"{key} of {glimpse(value)} is no sensible number", field=key)
     return number
+
+
+def _is_sensible(number: Decimal) -> bool:
+    if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
+        return False
+    # Counting digits exactly is slow, and a short text has few of them.
+    return len(str(number)) <= _MOST_DIGITS or len(number.as_tuple().digits) <= _MOST_DIGITS
 
 
 def whole(row: Row, key: str) -> int:
