@@ -8,18 +8,38 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import openapi, problem_handlers
 from api.middleware.body_limit import BodyLimit
 from api.middleware.gate import Gate
 from api.middleware.headers import security_headers
 from api.middleware.hot_catalogue import HotCatalogue
-from api.routes import catalogue, checkout, operations, orders, provider_webhooks, stripe_webhook
+from api.routes import catalogue, checkout, operations, orders, pages, provider_webhooks, stripe_webhook
 from api.shop import Shop, utc_now
 from esim.ports import Clock
 from resources.settings import Settings, load_settings
 
 VERSION = "1.0.0"
+
+
+class Storefront(FastAPI):
+    """FastAPI with the hot path in front of it."""
+
+    _front: ASGIApp | None = None
+
+    def put_in_front(self, front: ASGIApp) -> None:
+        """Let `front` have every request first; it passes on to `framework`."""
+        self._front = front
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection as FastAPI does."""
+        await super().__call__(scope, receive, send)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        await (self._front or self.framework)(scope, receive, send)
 
 
 def create_app(settings: Settings | None = None, *, clock: Clock = utc_now) -> FastAPI:
@@ -35,7 +55,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock = utc_now) -> F
         finally:
             await shop.close()
 
-    app = FastAPI(
+    app = Storefront(
         title="NumnaRoad",
         version=VERSION,
         lifespan=lifespan,
@@ -44,18 +64,18 @@ def create_app(settings: Settings | None = None, *, clock: Clock = utc_now) -> F
         middleware=_middleware(shop),
     )
     app.state.shop = shop
-    for module in (catalogue, checkout, orders, stripe_webhook, provider_webhooks, operations):
+    app.put_in_front(HotCatalogue(app.framework, shop.shelf, shop.buckets, shop.cors, shop.metrics))
+    for module in (catalogue, checkout, orders, stripe_webhook, provider_webhooks, operations, pages):
         app.include_router(module.router)
+    app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     problem_handlers.install(app)
     openapi.install(app, settings.api_url)
     return app
 
 
 def _middleware(shop: Shop) -> list[Middleware]:
-    buckets, cors, metrics = shop.buckets, shop.cors, shop.metrics
     headers = security_headers(https=shop.settings.api_url.startswith("https://"))
     return [
-        Middleware(HotCatalogue, shelf=shop.shelf, buckets=buckets, cors=cors, metrics=metrics, headers=headers),
-        Middleware(Gate, buckets=buckets, cors=cors, metrics=metrics, headers=headers),
+        Middleware(Gate, buckets=shop.buckets, cors=shop.cors, metrics=shop.metrics, headers=headers),
         Middleware(BodyLimit),
     ]

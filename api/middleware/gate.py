@@ -18,7 +18,7 @@ from api.metrics import Metrics
 from api.middleware.cors import Cors, Headers
 from api.rate_limit import TokenBuckets, client_of
 
-LIMITED_PREFIX = "/v1/"
+UNLIMITED_PREFIXES = ("/webhooks/", "/static/", "/healthz", "/readyz", "/metrics")
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _UNROUTED = "(none)"
 
@@ -55,7 +55,7 @@ class Gate:
             visit.finish()
 
     def _within_limit(self, scope: Scope) -> bool:
-        return not scope["path"].startswith(LIMITED_PREFIX) or self._buckets.take(_client(scope))
+        return scope["path"].startswith(UNLIMITED_PREFIXES) or self._buckets.take(_client(scope))
 
     async def _refuse(self, visit: "_Visit", receive: Receive) -> None:
         wait = self._buckets.retry_after(_client(visit.scope))

@@ -9,6 +9,10 @@ PAGE_POLICY = (
 )
 
 
+# Public JSON without markup: all a browser could get wrong is its type. Every header costs the hot path 2 %.
+CATALOGUE_HEADERS: Headers = [(b"x-content-type-options", b"nosniff")]
+
+
 def security_headers(*, https: bool) -> Headers:
     """Return what goes on every answer; strict transport security only where the shop is served over HTTPS."""
     headers: Headers = [

@@ -1,4 +1,4 @@
-"""The hot path: answers catalogue queries from ready bytes, before routing.
+"""The hot path: answers catalogue queries from ready bytes, before the framework sees them.
 
 A hit is two dictionary look-ups (the client's bucket, the answer) and two messages to the server. Everything else,
 and whoever has used up the rate limit, goes on to the routes, which fill the ready answers.
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.metrics import Metrics
 from api.middleware.cors import Cors
+from api.middleware.headers import CATALOGUE_HEADERS
 from api.rate_limit import TokenBuckets, client_of
 from api.ready_answer import Headers, Message, ReadyAnswer, accepts_gzip, matches
 from api.snapshot import Shelf
@@ -19,24 +20,21 @@ _EMPTY: Message = {"type": "http.response.body", "body": b""}
 
 
 class HotCatalogue:
-    """ASGI middleware in front of everything else."""
+    """ASGI middleware in front of everything else, the framework's own error handling included."""
 
     def __init__(
         self,
         app: ASGIApp,
-        *,
         shelf: Shelf,
         buckets: TokenBuckets,
         cors: Cors,
         metrics: Metrics,
-        headers: Headers,
     ) -> None:
         self._app = app
         self._shelf = shelf
         self._buckets = buckets
         self._cors = cors
         self._metrics = metrics
-        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer at once or pass on."""
@@ -67,7 +65,7 @@ class HotCatalogue:
         await send(variant.body if scope["method"] == "GET" else _EMPTY)
 
     def _extra(self, origin: bytes | None) -> Headers:
-        return self._headers + self._cors.headers(origin) if origin else self._headers
+        return CATALOGUE_HEADERS + self._cors.headers(origin) if origin else CATALOGUE_HEADERS
 
 
 _OF_INTEREST = frozenset({b"origin", b"accept-encoding", b"if-none-match"})

@@ -24,15 +24,20 @@ def check_currency(currency: str, sold: tuple[str, ...]) -> None:
 
 
 def destinations(snapshot: CatalogueSnapshot, query: DestinationQuery) -> bytes:
-    """Return the destinations that match, by name, names that begin with the words first."""
+    """Return the destinations that match as JSON."""
+    found = [_destination(d, query.currency) for d in find_destinations(snapshot, query)]
+    return orjson.dumps({"destinations": found})
+
+
+def find_destinations(snapshot: CatalogueSnapshot, query: DestinationQuery) -> list[DestinationListing]:
+    """Return the destinations that match and sell in the currency, names that begin with the words first."""
     wanted = folded(query.q or "")
     rows: list[tuple[int, str, DestinationListing]] = []
     for destination in snapshot.destinations.values():
         rank = _match(destination, wanted)
-        if rank is not None:
+        if rank is not None and destination.from_price(query.currency) is not None:
             rows.append((rank, folded(destination.name), destination))
-    found = [row for _, _, d in sorted(rows, key=lambda r: r[:2]) if (row := _destination(d, query.currency))]
-    return orjson.dumps({"destinations": found})
+    return [destination for _, _, destination in sorted(rows, key=lambda row: row[:2])]
 
 
 def _match(destination: DestinationListing, wanted: str) -> int | None:
@@ -46,15 +51,12 @@ def _match(destination: DestinationListing, wanted: str) -> int | None:
     return 2 if len(wanted) > _COUNTRY_CODE_LENGTH and wanted in name else None
 
 
-def _destination(destination: DestinationListing, currency: str) -> dict[str, object] | None:
-    from_price = destination.from_price(currency)
-    if from_price is None:
-        return None
+def _destination(destination: DestinationListing, currency: str) -> dict[str, object]:
     return {
         "code": destination.code,
         "name": destination.name,
         "type": destination.type,
-        "from_price": {"amount_minor": from_price, "currency": currency},
+        "from_price": {"amount_minor": destination.from_price(currency), "currency": currency},
         "package_count": sum(currency in listing.package.prices for listing in destination.listings),
     }
 
@@ -66,23 +68,31 @@ def folded(text: str) -> str:
 
 
 def packages(snapshot: CatalogueSnapshot, query: PackageQuery) -> bytes:
-    """Return one page of packages.
+    """Return one page of packages as JSON.
+
+    Raises:
+        Problem: the cursor is not one of ours, or belongs to another order or currency.
+    """
+    page, more = select_packages(snapshot, query)
+    cursor = orjson.dumps(_cursor(query, page[-1][0])) if more else b"null"
+    return b'{"packages":[%b],"next_cursor":%b}' % (b",".join(row.json(query.currency) for _, row in page), cursor)
+
+
+def select_packages(snapshot: CatalogueSnapshot, query: PackageQuery) -> tuple[list[tuple[SortKey, Listing]], bool]:
+    """Return the packages of one page with their sort keys, and whether more follow.
 
     Raises:
         Problem: the cursor is not one of ours, or belongs to another order or currency.
     """
     after = _read_cursor(query) if query.cursor else None
     page: list[tuple[SortKey, Listing]] = []
-    more = False
     for key, listing in snapshot.in_order(query.destination, query.sort, query.currency):
         if (after is not None and key <= after) or not _fits(listing, query):
             continue
         if len(page) == query.limit:
-            more = True
-            break
+            return page, True
         page.append((key, listing))
-    cursor = orjson.dumps(_cursor(query, page[-1][0])) if more else b"null"
-    return b'{"packages":[%b],"next_cursor":%b}' % (b",".join(row.json(query.currency) for _, row in page), cursor)
+    return page, False
 
 
 def _fits(listing: Listing, query: PackageQuery) -> bool:

@@ -55,8 +55,8 @@ def serve(app: Any, port: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def served_api(settings: Settings, **changes: Any) -> Iterator[ServedApi]:
-    settings = settings.model_copy(update={"api_port": free_port(), **changes})
+def served_api(settings: Settings, port: int | None = None, **changes: Any) -> Iterator[ServedApi]:
+    settings = settings.model_copy(update={"api_port": port or free_port(), **changes})
     app = create_app(settings)
     with serve(app, settings.api_port), httpx.Client(base_url=settings.api_url, timeout=20) as client:
         yield ServedApi(settings.api_url, app, client)
