@@ -1,0 +1,111 @@
+"""Drains with the real adapters against the sandbox, over real sockets: the provider's own books are the witness."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from esim.catalogue import OfferKind
+from pipelines.drain import Drain, DrainLimits
+from resources.order_operations import OrderTools, utc_now
+from resources.settings import PROVIDERS, Settings
+from sandbox.config import SandboxConfig
+from sandbox.serve import Served, served
+from tests.resources.db.shop import OfferSpec, open_shop, order_state, paid_order
+
+Rows = Callable[[str], list[dict[str, object]]]
+
+
+class LeapingClock:
+    """The real time, plus what a test leaps over instead of waiting."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.ahead
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Served]:
+    config = SandboxConfig(plans_per_provider=60, async_seconds=0.05, rate_limits=False)
+    with served(config) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=running.base_url, timeout=10) as client:
+        client.post("/sandbox/reset").raise_for_status()
+        yield client
+
+
+@pytest.fixture
+def clock() -> LeapingClock:
+    return LeapingClock()
+
+
+@pytest.fixture
+def tools(settings: Settings, running: Served, clock: LeapingClock) -> Iterator[OrderTools]:
+    place = urlsplit(running.base_url)
+    changes = {"host": place.hostname, "sandbox_port": place.port, "drain_workers": 4, "provider_timeout_ms": 3_000}
+    tools = OrderTools(settings.model_copy(update=changes), clock=clock)
+    yield tools
+    for provider in tools.providers.values():
+        provider.close()
+    tools.close()
+
+
+def put_on_sale(engine: Engine, tools: OrderTools, slug: str) -> None:
+    """Offer one real plan of this provider's catalogue, beside one of another provider to fail over to."""
+    specs = []
+    for provider, most in ((slug, "0.10"), (next(one for one in ("airalo", "esim_access") if one != slug), "0.20")):
+        offers = (offer for page in tools.providers[provider].catalogue() for offer in page.offers)
+        plan = next(one for one in offers if one.kind is OfferKind.PLAN and one.cost.micros < 20_000_000)
+        values: dict[str, object] = {
+            "cost_amount": plan.cost.amount,
+            "order_hints": dict(plan.order_hints),
+            "name": plan.name,
+            "landed_micros": int(float(most) * 1_000_000),
+        }
+        specs.append(OfferSpec(provider, most, plan=plan.provider_package_id, values=values))
+    open_shop(engine, specs)
+
+
+def work(tools: OrderTools, clock: LeapingClock, engine: Engine, order_id: object) -> None:
+    """Let drains work until the order has an end, leaping over the waits for providers to settle."""
+    for _ in range(12):
+        Drain(tools, DrainLimits(4, 0.0, 1.2)).run()
+        if order_state(engine, order_id) not in {"paid", "processing"}:  # type: ignore[arg-type]  # an order id
+            return
+        clock.ahead += timedelta(seconds=100)
+
+
+def bought(sandbox: httpx.Client) -> list[dict[str, str]]:
+    """What the providers keep as sold, by their own books."""
+    rows = sandbox.get("/sandbox/purchases").json()["purchases"]
+    return [row for row in rows if row["state"] in {"delivered", "processing", "inventory"}]
+
+
+@pytest.mark.parametrize("fault", ["", "reset_after", "reset_before", "error_after"])
+@pytest.mark.parametrize("slug", PROVIDERS)
+def test_a_paid_unit_is_bought_once_whatever_happens_to_the_answer(
+    sandbox: httpx.Client, engine: Engine, tools: OrderTools, clock: LeapingClock, rows: Rows, slug: str, fault: str
+) -> None:
+    put_on_sale(engine, tools, slug)
+    if fault:
+        strike = {"provider": slug, "call": "order", "kind": fault, "times": 1}
+        assert sandbox.put("/sandbox/faults", json=strike).is_success
+    order_id = paid_order(engine, price_minor=4_999, now=utc_now())
+    work(tools, clock, engine, order_id)
+    sold = bought(sandbox)
+    story = rows("select provider, state, error from purchase_attempts order by number")
+    if tools.providers[slug].capabilities.resolves_for_certain or not fault:
+        assert (order_state(engine, order_id), len(sold)) == ("completed", 1), story
+        [unit] = rows("select provider, provider_order_id from esims")
+        assert unit["provider"] == sold[0]["provider"], story
+    else:
+        assert len(sold) <= 1, story
