@@ -5,6 +5,7 @@ fail -> eSIM by e-mail -> margin read from the lake. At the end Stripe, the prov
 """
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -29,6 +30,7 @@ def demo(
     """Run the main job end to end in a fresh sandbox shop and compare what every side says; exit 1 if they disagree."""
     console = Console()
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything started is ended
     folder = Path(tempfile.mkdtemp(prefix="numnaroad-demo-"))
     environment = _isolated_environment(folder)
     try:

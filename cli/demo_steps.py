@@ -1,5 +1,6 @@
 """The steps of the demo, each printed as it happens, and the comparison of all sides at the end."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -112,17 +113,17 @@ class Shop:
         return order
 
     def _watch(self, order: Json) -> None:
-        started, seen = time.monotonic(), 0
-
-        def done() -> bool:
-            nonlocal seen
-            view = self._order(order)
-            for event in view["events"][seen:]:
-                self._console.print(f"   {time.monotonic() - started:5.1f} s  {_event(event)}")
-            seen = len(view["events"])
-            return str(view["status"]) in {"completed", "failed", "refunded", "attention"}
-
-        self._wait_for(done, _DELIVERED_WITHIN_SECONDS)
+        """Follow the order as its page does, by server-sent events, until it is done."""
+        path, headers = f"/v1/orders/{order['order_id']}/events", {"Authorization": f"Bearer {order['order_token']}"}
+        started, kind = time.monotonic(), ""
+        with self._api.stream("GET", path, headers=headers, timeout=_DELIVERED_WITHIN_SECONDS) as reply:
+            reply.raise_for_status()
+            for line in reply.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "event":
+                    kind = value
+                elif name == "data" and kind == "status":
+                    self._console.print(f"   {time.monotonic() - started:5.1f} s  {_event(json.loads(value))}")
         status = self._order(order)["status"]
         if status != "completed":
             raise Disagreement(f"the order ended as {status}, not as completed")
@@ -225,5 +226,5 @@ class Shop:
 
 
 def _event(event: Mapping[str, Any]) -> str:
-    unit = f"eSIM {event['esim_n']}  " if event.get("esim_n") else ""
-    return f"{unit}{event.get('from_status') or 'new'} -> {event.get('to_status')}  {event.get('reason', '')}"
+    unit = f"eSIM {event['esim']}: " if event["esim"] else ""
+    return f"{unit}{event['status']:12} {event['message']}"

@@ -50,6 +50,10 @@ class Xid8(UserDefinedType[int]):
         return "xid8"
 
 
+# Without none_as_null, None is stored as JSON's null, which is not null to SQL: unread work nobody can read.
+_JSON = JSONB(none_as_null=True)
+
+
 def _at(name: str, *, null: bool = False, now: bool = False) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=null, server_default=func.now() if now else None)
 
@@ -92,7 +96,7 @@ packages = Table(
     Column("networks", ARRAY(Text), nullable=False),
     Column("supports_top_up", Boolean),
     Column("price_minor_usd", BigInteger, nullable=False),
-    Column("prices", JSONB, nullable=False),  # {"USD": 499, "EUR": 479}: minor units per sold currency
+    Column("prices", _JSON, nullable=False),  # {"USD": 499, "EUR": 479}: minor units per sold currency
     Column("floor_micros", BigInteger, nullable=False),
     Column("rule_id", BigInteger),
     Column("best_offer_id", Text, nullable=False),
@@ -124,7 +128,7 @@ offers = Table(
     Column("landed_micros", BigInteger, nullable=False),
     Column("min_retail_micros", BigInteger),
     Column("stock", Integer),
-    Column("order_hints", JSONB, nullable=False, server_default="{}"),
+    Column("order_hints", _JSON, nullable=False, server_default="{}"),
     Column("is_best_price", Boolean, nullable=False, server_default="false"),
     Column("is_enabled", Boolean, nullable=False, server_default="false"),
     Column("auto_mode", Boolean, nullable=False, server_default="true"),
@@ -251,7 +255,7 @@ order_items = Table(
     Column("order_id", ForeignKey("orders.order_id"), nullable=False, index=True),
     Column("line", SmallInteger, nullable=False),
     Column("package_id", Text, nullable=False),
-    Column("package", JSONB, nullable=False),  # the package as it was sold
+    Column("package", _JSON, nullable=False),  # the package as it was sold
     Column("quantity", Integer, nullable=False),
     Column("unit_price_minor", BigInteger, nullable=False),
     Column("currency", String(3), nullable=False),
@@ -316,7 +320,7 @@ purchase_attempts = Table(
     Column("offer_id", Text, nullable=False),
     Column("provider_package_id", Text, nullable=False),
     Column("package_name", Text, nullable=False, server_default=""),
-    Column("order_hints", JSONB, nullable=False, server_default="{}"),
+    Column("order_hints", _JSON, nullable=False, server_default="{}"),
     Column("reference", Text, nullable=False, unique=True),
     Column("fence", BigInteger, nullable=False),
     Column("expected_cost", Numeric(18, 6), nullable=False),
@@ -324,7 +328,7 @@ purchase_attempts = Table(
     Column("currency", String(3), nullable=False),
     Column("state", Text, nullable=False),  # intent, prepared, pending, provisioned, rejected, unknown, stocked
     Column("slot", Text),  # what serialises it, while it is open
-    Column("evidence", JSONB),
+    Column("evidence", _JSON),
     Column("provider_order_id", Text),
     Column("cost", Numeric(18, 6)),
     Column("cost_micros", BigInteger),
@@ -381,7 +385,7 @@ order_events = Table(
     Column("reason", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("run_id", Text),
-    Column("details", JSONB, nullable=False, server_default="{}"),
+    Column("details", _JSON, nullable=False, server_default="{}"),
     _at("at", now=True),
 )
 
@@ -411,7 +415,7 @@ inbox_events = Table(
     Column("type", Text, nullable=False),
     Column("order_id", UUID(as_uuid=True)),
     Column("handled", Text, nullable=False),  # what was done, or why nothing
-    Column("work", JSONB),  # what a job still has to read again (provider events)
+    Column("work", _JSON),  # what a job still has to read again (provider events)
     _at("received_at", now=True),
     _at("worked_at", null=True),
     Index("ix_inbox_events_open", "received_at", postgresql_where=text("work is not null and worked_at is null")),
@@ -425,7 +429,7 @@ outbox = Table(
     Column("channel", Text, nullable=False),  # mail, slack
     Column("kind", Text, nullable=False),
     Column("order_id", UUID(as_uuid=True)),
-    Column("payload", JSONB, nullable=False, server_default="{}"),
+    Column("payload", _JSON, nullable=False, server_default="{}"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
     Column("carrier_id", Text),
