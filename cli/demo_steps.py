@@ -76,7 +76,8 @@ class Shop:
         with self._engine.connect() as connection:
             candidates = candidates_of(connection, [plan["id"] for plan in plans])
         rivals = {key: {offer["provider"] for offer in offers} for key, offers in candidates.items()}
-        plan: Json = max(plans, key=lambda each: (len(rivals[each["id"]]), -each["price"]["amount_minor"]))
+        # What travellers buy most, from as many rivals as there are.
+        plan: Json = max(plans, key=lambda each: (len(rivals[each["id"]]), each["data_mb"] == 5000, each["id"]))
         if len(rivals[plan["id"]]) < 2:
             raise Disagreement("no Japanese plan is sold by two providers, so there is nothing to fail over to")
         self._console.print(f"   {len(plans)} plans for Japan; we buy [bold]{plan['name']}[/bold] ({plan['id']})")
@@ -155,8 +156,12 @@ class Shop:
 
         lake = Lake(self._urls.lake, self._settings.lake_path)
         refresh_warehouse(self._engine, lake, self._settings.data_dir / "analytics.duckdb")
-        rows = lake.read("select * from marts.margins_by_day order by 1")
-        self._console.print(rows)
+        rows = lake.read("select * from marts.margins_by_day order by paid_on")
+        table = Table("marts.margins_by_day", "USD", header_style="bold")
+        for name, value in rows.row(0, named=True).items():
+            shown = Decimal(value).scaleb(-6) if name.endswith("_micros") else value
+            table.add_row(name.removesuffix("_micros"), str(shown))
+        self._console.print(table)
         items = lake.read("select * from core.fct_order_items where order_id = ?", (order["order_id"],))
         if items.height != 1:
             raise Disagreement(f"the lake has {items.height} items for the order instead of 1")
