@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.errors import KINDS, MEDIA_TYPE, ProblemKind
-from api.schemas import Problem
+from api.errors import INVALID_REQUEST, MEDIA_TYPE, ProblemKind
+from api.schemas.shared import Problem
 
 DESCRIPTION = """Plans, checkout and orders of the NumnaRoad eSIM shop.
 
@@ -39,6 +39,8 @@ def problems(*kinds: ProblemKind) -> Responses:
     return found
 
 
+# A signed body is read as bytes, never through a model.
+RAW_JSON = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
 _REF = {"$ref": "#/components/schemas/Problem"}
 
 
@@ -94,7 +96,9 @@ def _build(app: FastAPI, server_url: str) -> dict[str, Any]:
     components["Problem"] = problem
     for unused in ("HTTPValidationError", "ValidationError"):
         components.pop(unused, None)
+    ours = problems(INVALID_REQUEST)[INVALID_REQUEST.status]
+    for operation in (entry for entries in schema["paths"].values() for entry in entries.values()):
+        told = operation["responses"].get(str(INVALID_REQUEST.status), {})
+        if MEDIA_TYPE not in told.get("content", {MEDIA_TYPE: {}}):  # the framework's own validation error
+            operation["responses"][str(INVALID_REQUEST.status)] = ours
     return schema
-
-
-PROBLEM_KINDS = KINDS

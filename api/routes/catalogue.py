@@ -10,7 +10,7 @@ from api.deps import ShopDep
 from api.errors import INVALID_REQUEST, NOT_FOUND, TOO_MANY_REQUESTS, not_found
 from api.openapi import Responses, problems
 from api.ready_answer import ReadyAnswer, Variant, accepts_gzip, matches
-from api.schemas import DestinationList, DestinationQuery, Package, PackagePage, PackageQuery, PriceQuery
+from api.schemas.catalogue import DestinationList, DestinationQuery, Package, PackagePage, PackageQuery, PriceQuery
 from api.services import browse_catalogue
 from api.shop import Shop
 from api.snapshot import Shelved

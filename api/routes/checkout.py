@@ -20,7 +20,7 @@ from api.errors import (
     Problem,
 )
 from api.openapi import problems
-from api.schemas import Checkout, CheckoutRequest
+from api.schemas.checkout import Checkout, CheckoutRequest
 from api.services.place_order import place_order
 
 router = APIRouter(prefix="/v1", tags=["checkout"])

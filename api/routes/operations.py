@@ -10,7 +10,7 @@ from api.deps import ShopDep
 from api.errors import NOT_READY, Problem
 from api.listener import POLL_SECONDS
 from api.openapi import problems
-from api.schemas import Health, Readiness
+from api.schemas.shared import Health, Readiness
 from api.shop import Shop
 
 router = APIRouter(tags=["operations"])

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from api.deps import ShopDep
 from api.errors import INVALID_REQUEST, NOT_FOUND, TOO_MANY_REQUESTS, TOO_MANY_STREAMS, UNAUTHORIZED
 from api.openapi import Responses, problems
-from api.schemas import Order
+from api.schemas.orders import Order
 from api.services.follow_order import check_room, follow_order
 from api.services.reconcile_session import ask_if_overdue
 from api.services.view_order import activation_string, authorise, view_order

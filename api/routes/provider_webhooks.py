@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from api.deps import RawBody, ShopDep
 from api.errors import NOT_FOUND, WEBHOOK_FORBIDDEN, WEBHOOK_REFUSED, Problem, not_found
-from api.openapi import problems
+from api.openapi import RAW_JSON, problems
 from api.services.record_provider_event import record_provider_event
 from api.shop import Shop
 from esim.errors import WebhookRejected
@@ -25,6 +25,7 @@ Slug = Annotated[str, Path(description="The provider.", examples=["airalo"])]
     summary="Events of a provider",
     response_class=Response,
     responses={200: {"description": "Taken."}, **problems(WEBHOOK_REFUSED, WEBHOOK_FORBIDDEN, NOT_FOUND)},
+    openapi_extra={"requestBody": RAW_JSON},
 )
 def provider_webhook(request: Request, shop: ShopDep, slug: Slug, body: RawBody) -> Response:
     """Verify and note an event; what it tells is read again at the provider."""

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api.deps import RawBody, ShopDep
 from api.errors import NOT_FOUND, WEBHOOK_REFUSED, Problem, not_found
-from api.openapi import problems
+from api.openapi import RAW_JSON, problems
 from api.services.record_payment_event import HANDLERS, SOURCE, record_payment_event
 from esim.errors import WebhookRejected
 
@@ -23,6 +23,7 @@ EVENTS = ", ".join(f"`{name}`" for name in HANDLERS)
     status_code=204,
     response_class=Response,
     responses=problems(WEBHOOK_REFUSED, NOT_FOUND),
+    openapi_extra={"requestBody": RAW_JSON},
 )
 def stripe_webhook(
     shop: ShopDep,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection
 
 from api.errors import INVALID_REQUEST, PRICE_CHANGED, SOLD_OUT, FieldError, Problem, invalid
-from api.schemas import CheckoutItem
+from api.schemas.checkout import CheckoutItem
 from esim.money import MICROS, Money
 from resources.db.catalogue_reader import PricedPackage, priced_packages, usd_micros_per_unit
 from resources.db.checkout_store import NewLine

@@ -7,7 +7,7 @@ import unicodedata
 import orjson
 
 from api.errors import invalid
-from api.schemas import DestinationQuery, PackageQuery
+from api.schemas.catalogue import DestinationQuery, PackageQuery
 from api.snapshot import CatalogueSnapshot, DestinationListing, Listing, SortKey
 
 _COUNTRY_CODE_LENGTH = 2

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import orjson
 
 from api.errors import CHECKOUT_EXPIRED, IDEMPOTENCY_MISMATCH, PAYMENT_REFUSED, PAYMENT_UNAVAILABLE, Problem, invalid
-from api.schemas import CheckoutRequest
+from api.schemas.checkout import CheckoutRequest
 from api.services.basket import price_basket
 from api.services.browse_catalogue import check_currency
 from api.services.order_token import new_token, token_hash

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from pydantic import ValidationError
 
-from api.schemas import DestinationQuery, PackageQuery
+from api.schemas.catalogue import DestinationQuery, PackageQuery
 from api.services.browse_catalogue import find_destinations, select_packages
 from api.snapshot import CatalogueSnapshot, DestinationListing, Listing
 from esim.catalogue import Allowance

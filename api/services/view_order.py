@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from api.errors import UNAUTHORIZED, Problem, not_found
-from api.schemas import Esim, Order, OrderEvent, OrderItem, Price
+from api.schemas.orders import Esim, Order, OrderEvent, OrderItem
+from api.schemas.shared import Price
 from api.services.order_token import is_token, order_of
 from api.shop import Shop
 from esim.orders import FINAL_FOR_CUSTOMERS, OrderStatus, UnitStatus
