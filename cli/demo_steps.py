@@ -154,6 +154,7 @@ class Shop:
         from resources.warehouse.lake import Lake
         from resources.warehouse.refresh import refresh_warehouse
 
+        self._wait_for(lambda: self._fee_is_booked(order))
         lake = Lake(self._urls.lake, self._settings.lake_path)
         refresh_warehouse(self._engine, lake, self._settings.data_dir / "analytics.duckdb")
         rows = lake.read("select * from marts.margins_by_day order by paid_on")
@@ -167,6 +168,13 @@ class Shop:
             raise Disagreement(f"the lake has {items.height} items for the order instead of 1")
         return dict(items.row(0, named=True))
 
+    def _fee_is_booked(self, order: Json) -> bool:
+        from resources.db.order_report import find_order_id, order_report
+
+        with self._engine.connect() as connection:
+            ledger = order_report(connection, find_order_id(connection, order["order_id"])).ledger
+        return any(entry["account"] == "payment_fees" for entry in ledger)
+
     # --- what every side says ------------------------------------------------------------------------------------
 
     def _compare(self, order: Json, provider: str, item: Mapping[str, Any]) -> list[str]:
@@ -175,6 +183,8 @@ class Shop:
         sold = [each for each in self._sold() if each["state"] == "delivered"]
         cost = sum((Decimal(each["cost"]) for each in sold), Decimal(0))
         lake_cost = Decimal(item["wholesale_cost_micros"]).scaleb(-6)
+        fees = sum(Decimal(each["fee_minor"]).scaleb(-2) for each in charges)
+        lake_fee = Decimal(item["payment_fee_micros"]).scaleb(-6)
         facts = [
             ("charged by Stripe", [each["amount_minor"] for each in charges], [order["amount_minor"]]),
             ("mails to the customer", len(self._mails()), 1),
@@ -182,7 +192,8 @@ class Shop:
             ("eSIMs providers sold", len(sold), 1),
             ("sold by", [each["provider"] for each in sold], [provider]),
             ("ICCID the provider sold", [each["iccid"] for each in sold], [each["iccid"] for each in view["esims"]]),
-            ("cost at the provider and in the lake, USD", f"{lake_cost:.4f}", f"{cost:.4f}"),
+            ("cost in the lake and at the provider, USD", f"{lake_cost:.4f}", f"{cost:.4f}"),
+            ("fee in the lake and at Stripe, USD", f"{lake_fee:.2f}", f"{fees:.2f}"),
         ]
         table = Table("fact", "found", "expected", "", header_style="bold")
         problems = []
