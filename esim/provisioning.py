@@ -224,6 +224,9 @@ def retry_delay_minutes(failures: int) -> int:
 
 
 def resolve_delay_seconds(elapsed_seconds: float) -> float:
-    """Return when to look again for an open purchase: 1, 2, 5, 10, 30 s, each minute for ten, then every five."""
-    steps = ((1, 1.0), (3, 2.0), (8, 5.0), (18, 10.0), (48, 30.0), (600, 60.0))
-    return next((delay for until, delay in steps if elapsed_seconds < until), 300.0)
+    """Return when to look again for an open purchase, by its age.
+
+    After 1, 2, 5, 10 and 30 s, each minute for ten, every five minutes for a day, then hourly.
+    """
+    steps = ((1, 1.0), (3, 2.0), (8, 5.0), (18, 10.0), (48, 30.0), (600, 60.0), (86_400, 300.0))
+    return next((delay for until, delay in steps if elapsed_seconds < until), 3_600.0)

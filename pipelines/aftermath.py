@@ -2,11 +2,13 @@
 
 import logging
 from threading import Thread
+from time import monotonic
 
 from esim.errors import NoticeError, PaymentError, PaymentRejected
 from esim.money import Money
 from esim.ports import Mail
 from pipelines.wakeups import Wakeups
+from resources.db.fees import book_fee, claim_fees
 from resources.db.notice_facts import OrderFacts, order_facts
 from resources.db.notices import CONFIRMATION, REFUNDED
 from resources.db.outbox import Channel, DueNotice, claim_notices, note_not_sent, note_sent
@@ -14,16 +16,20 @@ from resources.db.refunds import DueRefund, claim_refunds, paid_back, record_ref
 from resources.mail.messages import DeliveredEsim, order_confirmation, order_failed_refunded, payment_failed
 from resources.order_operations import OrderTools
 
-BATCH = 20
 PASS_SECONDS = 1.0
+FEE_SECONDS = 5.0
+FEES_AT_ONCE = 20
 PAYMENT_FAILED = "payment_failed"
 _log = logging.getLogger("numnaroad.aftermath")
 
 
 def send_notices(tools: OrderTools) -> tuple[int, int]:
-    """Hand over every notice that is due; return how many were sent and how many failed."""
+    """Hand over every notice that is due; return how many were sent and how many failed.
+
+    One is claimed at a time: a slow carrier must not keep claims waiting until they look abandoned.
+    """
     sent = failed = 0
-    while due := claim_notices(tools.engine, BATCH):
+    while due := claim_notices(tools.engine, 1):
         for notice in due:
             ok = _hand_over(tools, notice)
             sent, failed = sent + ok, failed + (not ok)
@@ -33,11 +39,26 @@ def send_notices(tools: OrderTools) -> tuple[int, int]:
 def pay_refunds(tools: OrderTools, actor: str) -> tuple[int, int]:
     """Pay every refund that is due; return how many were paid and how many were not."""
     paid = failed = 0
-    while due := claim_refunds(tools.engine, BATCH):
+    while due := claim_refunds(tools.engine, 1):
         for refund in due:
             ok = _pay(tools, refund, actor)
             paid, failed = paid + ok, failed + (not ok)
     return paid, failed
+
+
+def book_fees(tools: OrderTools) -> int:
+    """Ask what the payment service kept of payments that are due, and book it; return how many were booked."""
+    booked = 0
+    for due in claim_fees(tools.engine, FEES_AT_ONCE):
+        try:
+            fee = tools.gateway.fee(due.payment_intent)
+        except PaymentError as error:
+            _log.warning("the fee of order %s is asked for again later: %s", due.order_id, type(error).__name__)
+            continue
+        if fee is not None:
+            with tools.engine.begin() as conn:
+                booked += book_fee(conn, due, fee)
+    return booked
 
 
 def _hand_over(tools: OrderTools, notice: DueNotice) -> bool:
@@ -122,7 +143,7 @@ def _pay(tools: OrderTools, due: DueRefund, actor: str) -> bool:
 
 
 class Aftermath:
-    """Sends notices and pays refunds on a thread of its own, from the moment they are committed."""
+    """Sends notices, pays refunds and books payment fees on a thread of its own, as soon as they are due."""
 
     def __init__(self, tools: OrderTools, actor: str) -> None:
         self._tools, self._actor = tools, actor
@@ -146,11 +167,15 @@ class Aftermath:
         self._listener.join(timeout=5)
 
     def _work(self) -> None:
+        fees_at = monotonic()
         while True:
             ending = self._ending  # read before the pass: what was committed before the end is still sent
             try:
                 pay_refunds(self._tools, self._actor)
                 send_notices(self._tools)
+                if ending or monotonic() - fees_at >= FEE_SECONDS:
+                    fees_at = monotonic()
+                    book_fees(self._tools)
             except Exception as error:  # noqa: BLE001 - the store is away: what is due stays due
                 _log.warning("notices and refunds wait: %s", type(error).__name__)
             if ending:

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from pipelines.aftermath import pay_refunds, send_notices
+from pipelines.aftermath import book_fees, pay_refunds, send_notices
 from pipelines.drain import Drain, DrainLimits
 from pipelines.open_purchases import look_up_open_purchases
 from pipelines.provisioning import MAX_RUNTIME, provision_orders, show, tell
@@ -66,7 +66,7 @@ def pay_due_refunds(context: dg.OpExecutionContext, operations: dg.ResourceParam
     tools = operations.tools()
     paid, failed = pay_refunds(tools, "work_refunds")
     sent, _ = send_notices(tools)
-    context.add_output_metadata({"paid": paid, "failed": failed, "notices": sent})
+    context.add_output_metadata({"paid": paid, "failed": failed, "notices": sent, "fees": book_fees(tools)})
 
 
 @dg.job(executor_def=dg.in_process_executor, tags=MAX_RUNTIME)
@@ -112,6 +112,7 @@ def _show(context: dg.OpExecutionContext, reports: Sequence[UnitReport], more: d
 def _follow_up(tools: OrderTools, actor: str) -> None:
     pay_refunds(tools, actor)
     send_notices(tools)
+    book_fees(tools)
 
 
 order_jobs = [

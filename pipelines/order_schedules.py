@@ -16,12 +16,14 @@ _OVERDUE = timedelta(minutes=1)  # a drain takes what is due within a second; la
 
 @dg.schedule(job=poll_pending_orders, cron_schedule="*/5 * * * *", default_status=_RUNNING)
 def poll_pending_schedule(operations: dg.ResourceParam[ToolSource]) -> Decision:
-    """Every five minutes: look up open purchases that are due."""
+    """Every five minutes: look up open purchases that are due, and ask for payment fees that are not booked yet."""
     tools = operations.tools()
     statement = (
-        "select count(*) from esims where status in ('pending', 'unknown', 'attention') and next_attempt_at <= :at"
+        "select (select count(*) from esims"
+        " where status in ('pending', 'unknown', 'attention') and next_attempt_at <= :at)"
+        " + (select count(*) from orders where fee_due_at <= :at)"
     )
-    return run_if(_count(tools, statement, tools.clock()), "open purchases are due")
+    return run_if(_count(tools, statement, tools.clock()), "open purchases or payment fees are due")
 
 
 @dg.schedule(job=retry_failed_orders, cron_schedule="*/10 * * * *", default_status=_RUNNING)

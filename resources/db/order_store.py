@@ -165,8 +165,7 @@ def waiting_units(conn: Connection, now: datetime) -> int:
     """Return how many units want work now: queued, open purchases to look up, and claims whose worker is gone."""
     counts = text(
         "select (select count(*) from esims where status = 'queued' and next_attempt_at <= :now)"
-        " + (select count(*) from esims"
-        " where status in ('pending', 'unknown', 'attention') and next_attempt_at <= :now)"
+        " + (select count(*) from esims where status in ('pending', 'unknown') and next_attempt_at <= :now)"
         " + (select count(*) from esims where status = 'working' and lease_until < :now)"
     )
     return int(conn.scalar(counts, {"now": now}) or 0)

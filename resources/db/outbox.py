@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from resources.db.tables import outbox
 
 MOST_ATTEMPTS = 40  # about a day and a half; what cannot be delivered by then is shown, not tried
-_IN_FLIGHT = timedelta(seconds=60)  # nobody else sends the same notice while one does
+_IN_FLIGHT = timedelta(seconds=120)  # nobody else sends the same notice while one does
 _RETRY_FIRST = timedelta(seconds=5)
 _RETRY_MOST = timedelta(hours=1)
 

@@ -109,8 +109,9 @@ def record_refund(conn: Connection, due: DueRefund, paid: Refund, *, actor: str,
     values = {"state": state, "stripe_refund_id": paid.refund_id, "finished_at": now, "last_error": None}
     if conn.scalar(done.values(**values).returning(refunds.c.refund_key)) is None:
         return
-    micros = _usd_micros(conn, order, due)
-    ledger.post(conn, due.refund_key, due.order_id, ledger.refund(due.amount, micros), due.esim_n)
+    if due.amount.currency == order.currency:  # money in another currency was never booked: it only comes and goes
+        micros = _usd_micros(conn, order, due)
+        ledger.post(conn, due.refund_key, due.order_id, ledger.refund(due.amount, micros), due.esim_n)
     if due.esim_n is not None:
         _refund_unit(conn, order, due, actor, now)
 

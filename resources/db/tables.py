@@ -241,11 +241,13 @@ orders = Table(
     _at("paid_at", null=True),
     _at("deadline_at", null=True),  # the customer has the eSIM or the money back by then
     _at("completed_at", null=True),
+    _at("fee_due_at", null=True),  # when the payment service is asked what it kept; null when that is booked
     _changed(),
     CheckConstraint("amount_minor > 0", name="amount_positive"),
     CheckConstraint("refunded_minor between 0 and amount_minor", name="refund_within_amount"),
     Index(None, "status", "created_at"),
     Index(None, "changed_xid"),
+    Index("ix_orders_fee_due", "fee_due_at", postgresql_where=text("fee_due_at is not null")),
 )
 
 order_items = Table(

@@ -182,13 +182,13 @@ def settle_order(
 ) -> OrderRow:
     """Lock an order and move it to what its units say; return it as it stands then.
 
-    An order that is not paid yet is left alone.
+    An order that is not paid yet, or paid back as a whole, is left alone.
 
     Raises:
         NotFound: there is no such order.
     """
     order = lock_order(conn, order_id)
-    if order.status in {OrderStatus.PENDING, OrderStatus.CANCELLED}:
+    if order.status in {OrderStatus.PENDING, OrderStatus.CANCELLED, OrderStatus.REFUNDED}:
         return order
     states = [UnitStatus(value) for value in conn.scalars(select(esims.c.status).where(esims.c.order_id == order_id))]
     move_order(conn, order, status_from_units(states), reason=reason, actor=actor, now=now, run_id=run_id)

@@ -197,6 +197,10 @@ class RefundingGateway:
         self.status = status
         self.paid: dict[str, Refund] = {}
         self.calls = 0
+        self.known_fee: Money | None = None
+
+    def fee(self, payment_intent: str) -> Money | None:
+        return self.known_fee
 
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
         self.calls += 1

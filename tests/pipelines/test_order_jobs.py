@@ -191,10 +191,10 @@ def test_second_payment_is_paid_back_once(shop: Shop, source: Source, instance: 
                 reason="second payment",
                 esim_n=None,
             )
-    assert output_metadata(run("work_refunds", source, instance)) == {"paid": 0, "failed": 1, "notices": 0}
+    assert output_metadata(run("work_refunds", source, instance)) == {"paid": 0, "failed": 1, "notices": 0, "fees": 0}
     with shop.engine.begin() as conn:
         conn.execute(text("update refunds set next_attempt_at = now()"))
-    assert output_metadata(run("work_refunds", source, instance)) == {"paid": 1, "failed": 0, "notices": 0}
+    assert output_metadata(run("work_refunds", source, instance)) == {"paid": 1, "failed": 0, "notices": 0, "fees": 0}
     assert output_metadata(run("work_refunds", source, instance))["paid"] == 0
     assert list(shop.gateway.paid) == ["second:pi_2"]
     assert rows("select state, stripe_refund_id from refunds") == [{"state": "succeeded", "stripe_refund_id": "re_1"}]
@@ -282,6 +282,36 @@ def test_notice_without_a_drain_is_sent_by_its_own_run(
     assert tick(aftermath_sensor, source, instance).run_requests == []  # type: ignore[attr-defined]  # it is coming
     assert output_metadata(run("send_notices", source, instance)) == {"sent": 1, "failed": 0}
     assert shop.mailer.sent[0][1].subject.startswith("Your payment did not go through")
+
+
+def test_payment_fee_is_booked_once_when_it_is_known(
+    shop: Shop, source: Source, instance: dg.DagsterInstance, rows: Rows
+) -> None:
+    paid_order(shop.engine, now=utc_now())
+    shop.drain()
+    assert rows("select * from ledger_entries where account = 'payment_fees'") == []
+    shop.gateway.known_fee = Money(44, "USD")
+    assert isinstance(tick_schedule(poll_pending_schedule, source, instance), dg.SkipReason)  # asked minutes ago
+    with shop.engine.begin() as conn:
+        conn.execute(text("update orders set fee_due_at = now()"))
+    assert isinstance(tick_schedule(poll_pending_schedule, source, instance), dg.RunRequest)
+    run("poll_pending_orders", source, instance)
+    run("poll_pending_orders", source, instance)
+    assert rows("select amount_micros from ledger_entries where account = 'payment_fees'") == [
+        {"amount_micros": 440_000}
+    ]
+    assert rows("select sum(amount_micros)::bigint as s from ledger_entries") == [{"s": 0}]
+
+
+def test_fee_in_another_currency_is_booked_at_its_rate(shop: Shop, rows: Rows) -> None:
+    shop.gateway.known_fee = Money(50, "EUR")
+    with shop.engine.begin() as conn:
+        conn.execute(text("insert into reference_rates values ('EUR', '2026-11-20', 1100000)"))
+    paid_order(shop.engine)
+    shop.drain()
+    assert rows("select amount_micros, original_currency from ledger_entries where account = 'payment_fees'") == [
+        {"amount_micros": 550_000, "original_currency": "EUR"}
+    ]
 
 
 def test_aftermath_decision_names_only_what_is_late_and_not_seen_to() -> None:

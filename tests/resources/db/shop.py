@@ -103,7 +103,6 @@ def place_order(conn: Connection, *, units: int = 1, price_minor: int = 499, now
             currency="USD",
             token_hash=b"-",
             catalogue_version=1,
-            payment_intent=f"pi_{order_id.hex}",
             success_url="http://127.0.0.1/ok",
             cancel_url="http://127.0.0.1/no",
             expires_at=now + timedelta(minutes=30),
@@ -134,17 +133,17 @@ def place_order(conn: Connection, *, units: int = 1, price_minor: int = 499, now
 
 def pay(conn: Connection, order_id: UUID, now: datetime = NOW) -> None:
     """Do what a payment webhook does: the order is paid, its units wait for a worker, the money is booked."""
-    order = lock_order(conn, order_id)
+    order, intent = lock_order(conn, order_id), f"pi_{order_id.hex}"
     move_order(conn, order, OrderStatus.PAID, reason="payment received", actor="stripe", now=now)
     for unit in lock_units(conn, order_id):
         move_unit(conn, unit, UnitStatus.QUEUED, reason="payment received", actor="stripe", now=now)
     conn.execute(
         orders.update()
         .where(orders.c.order_id == order_id)
-        .values(payment_status="paid", deadline_at=now + timedelta(minutes=70))
+        .values(payment_status="paid", payment_intent=intent, deadline_at=now + timedelta(minutes=70))
     )
     entries = ledger.payment_received(Money(order.amount_minor, order.currency), order.amount_minor * 10_000)
-    ledger.post(conn, f"payment:{order.payment_intent}", order_id, entries)
+    ledger.post(conn, f"payment:{intent}", order_id, entries)
 
 
 def paid_order(engine: Engine, *, units: int = 1, price_minor: int = 499, now: datetime = NOW) -> UUID:
