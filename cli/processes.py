@@ -16,28 +16,28 @@ _GRACE_SECONDS = 10
 
 
 @contextmanager
-def background(parts: Sequence[str], environment: Mapping[str, str], logs: Path) -> Iterator[None]:
-    """Start the named processes, each with `logs/<name>.log`; on leaving, ask them to end and then insist."""
+def background(
+    parts: Sequence[str], environment: Mapping[str, str], logs: Path
+) -> Iterator[Mapping[str, "subprocess.Popen[bytes]"]]:
+    """Start the named processes, each with `logs/<name>.log`, and hand them out; on leaving, end them for certain."""
     logs.mkdir(parents=True, exist_ok=True)
     commands = parse_procfile((ROOT / "Procfile").read_text()).processes
-    started: list[subprocess.Popen[bytes]] = []
+    started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name in parts:
             with (logs / f"{name}.log").open("wb") as log:
                 command = shlex.split(Template(commands[name]).substitute(environment))
-                started.append(
-                    subprocess.Popen(  # noqa: S603 - the command is a line of our own Procfile
-                        command,
-                        cwd=ROOT,
-                        env=dict(environment),
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
+                started[name] = subprocess.Popen(  # noqa: S603 - the command is a line of our own Procfile
+                    command,
+                    cwd=ROOT,
+                    env=dict(environment),
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
                 )
-        yield
+        yield started
     finally:
-        _end(started)
+        _end(list(started.values()))
 
 
 def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:

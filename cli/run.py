@@ -6,7 +6,9 @@ addresses printed when they answer. Ctrl-C ends all of it.
 
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +19,7 @@ import httpx
 import typer
 from rich.console import Console
 
+from cli.processes import background
 from resources.settings import MissingSettings, Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,14 +31,29 @@ def run() -> None:
     console = Console()
     settings = _settings_or_exit(console)
     _ports_free_or_exit(settings, console)
-    environment = prepare_environment(settings)
+    console.print("NumnaRoad is starting; Ctrl-C ends all of it.")
     stop = threading.Event()
-    watcher = threading.Thread(target=_announce, args=(settings, console, stop), daemon=True)
-    watcher.start()
-    try:
-        sys.exit(_supervise(environment, parts=_parts(settings)))
-    finally:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    logs = settings.data_dir.absolute() / "logs"
+    with background(_parts(settings), prepare_environment(settings), logs) as processes:
+        watcher = threading.Thread(target=_announce, args=(settings, console, stop), daemon=True)
+        watcher.start()
+        ended = _first_to_end(processes, stop)
         stop.set()
+        console.print("Ending.")
+    if ended:
+        last_lines = (logs / f"{ended}.log").read_text(errors="replace").splitlines()[-15:]
+        console.print(f"[red]{ended} ended by itself; the end of {logs}/{ended}.log:[/red]", *last_lines, sep="\n  ")
+        raise typer.Exit(1)
+
+
+def _first_to_end(processes: Mapping[str, "subprocess.Popen[bytes]"], stop: threading.Event) -> str | None:
+    while not stop.wait(0.5):
+        for name, process in processes.items():
+            if process.poll() is not None:
+                return name
+    return None
 
 
 def prepare_environment(settings: Settings) -> dict[str, str]:
@@ -115,18 +133,6 @@ def _parts(settings: Settings) -> tuple[str, ...]:
     return ("api", "code", "daemon", "web") if settings.live else ("sandbox", "api", "code", "daemon", "web")
 
 
-def _supervise(environment: dict[str, str], parts: tuple[str, ...]) -> int:
-    from honcho.environ import parse_procfile
-    from honcho.manager import Manager
-
-    manager = Manager()
-    for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
-        if name in parts:
-            manager.add_process(name, command, env=environment, cwd=str(ROOT), quiet=False)
-    manager.loop()
-    return int(manager.returncode or 0)
-
-
 def _announce(settings: Settings, console: Console, stop: threading.Event) -> None:
     """Wait for every part, ask for the first catalogue sync where none was published, and print the addresses."""
     web = f"http://{settings.host}:{settings.dagster_port}"
@@ -135,11 +141,12 @@ def _announce(settings: Settings, console: Console, stop: threading.Event) -> No
         probes["sandbox"] = f"{settings.sandbox_url}/healthz"
     for name, url in probes.items():
         if not wait_for(url, _UP_WITHIN_SECONDS, stop):
-            console.print(f"[red]{name} does not answer at {url}; see its lines above.[/red]")
+            console.print(f"[red]{name} does not answer at {url}; see {settings.data_dir}/logs.[/red]")
             return
     lines = [f"Shop       {settings.api_url}/", f"API docs   {settings.api_url}/docs", f"Dagster    {web}"]
     if not settings.live:
         lines.append(f"Sandbox    {settings.sandbox_url}/sandbox   (payments, inbox, Slack, providers)")
+    lines.append(f"Logs       {settings.data_dir}/logs")
     console.print("\n[bold green]NumnaRoad is up[/bold green]\n  " + "\n  ".join(lines) + "\n")
     _first_sync(settings, console, stop)
 
