@@ -72,6 +72,17 @@ def build_models(lake: Lake, models: Sequence[Model]) -> Iterator[BuildResult | 
 
 
 def _build(connection: duckdb.DuckDBPyConnection, model: Model) -> tuple[int, tuple[TestResult, ...], dict[str, int]]:
+    if not _same_view(connection, model):
+        _create(connection, model)
+    tests = run_tests(connection, model)
+    if broken := [test for test in tests if test.blocking and not test.passed]:
+        told = ". ".join(f"{test.name}: {test.failures} rows against '{test.description}'" for test in broken)
+        raise BuildFailed(f"{model.name} failed its tests, the previous table stays. {told}", tests)
+    rows, totals = _figures(connection, model)
+    return rows, tests, totals
+
+
+def _create(connection: duckdb.DuckDBPyConnection, model: Model) -> None:
     kind = model.doc.materialisation
     other = {"table": "view", "view": "table"}[kind]
     if _present(connection, model, other):
@@ -80,12 +91,23 @@ def _build(connection: duckdb.DuckDBPyConnection, model: Model) -> tuple[int, tu
     # A view's columns take no comments; their descriptions are in the .yml and in Dagster.
     columns = {column.name: column.comment for column in model.doc.columns} if kind == "table" else {}
     set_comments(connection, model.name, model.comment, columns, kind=kind)
-    tests = run_tests(connection, model)
-    if broken := [test for test in tests if test.blocking and not test.passed]:
-        told = ". ".join(f"{test.name}: {test.failures} rows against '{test.description}'" for test in broken)
-        raise BuildFailed(f"{model.name} failed its tests, the previous table stays. {told}", tests)
-    rows, totals = _figures(connection, model)
-    return rows, tests, totals
+
+
+def _same_view(connection: duckdb.DuckDBPyConnection, model: Model) -> bool:
+    """Tell whether the model is a view that exists just so: then there is nothing to commit, and no new snapshot."""
+    if model.doc.materialisation != "view":
+        return False
+    connection.execute(f"create or replace temp view {model.table} as\n{model.sql}")
+    query = (
+        "select database_name, sql, comment from duckdb_views() where view_name = ? and database_name in (?, 'temp')"
+    )
+    found = {name: (sql, comment) for name, sql, comment in connection.execute(query, [model.table, NAME]).fetchall()}
+    connection.execute(f"drop view temp.{model.table}")
+    if NAME not in found:
+        return False
+    # DuckDB prints both definitions the same way, after CREATE [TEMPORARY] VIEW <name> AS.
+    definitions = {sql.split(" AS ", 1)[1] for sql, _ in found.values()}
+    return len(definitions) == 1 and found[NAME][1] == model.comment
 
 
 def _present(connection: duckdb.DuckDBPyConnection, model: Model, kind: str) -> bool:

@@ -18,12 +18,16 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class PlannedTest:
-    """A test of a model: the query returns its failing rows; a blocking one holds the build back."""
+    """A test of a model: the query returns its failing rows; a blocking one holds the build back.
+
+    Where a row alone tells whether it fails, `predicate` is that condition, and many tests share one scan.
+    """
 
     name: str
     description: str
     query: str
     blocking: bool
+    predicate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,8 @@ def planned_tests(model: Model) -> tuple[PlannedTest, ...]:
 def run_tests(connection: duckdb.DuckDBPyConnection, model: Model) -> tuple[TestResult, ...]:
     """Run a model's tests, the comparison of its columns with their description first."""
     planned = planned_tests(model)
-    failures = _failures(connection, planned)
-    results = [_result(connection, test, found) for test, found in zip(planned, failures, strict=True)]
+    failures = _failing_rows(connection, model, planned) | _failing_queries(connection, planned)
+    results = [_result(connection, test, failures[test.name]) for test in planned]
     return (_check_columns(connection, model), *results)
 
 
@@ -87,48 +91,68 @@ def _column_test(model: Model, column: ColumnDoc, given: str | ModelTest) -> Mod
 def _plan(model: Model, test: ModelTest, subject: str) -> PlannedTest:
     blocking = model.doc.money and not test.warn
     name = test.no_rows or f"{test.kind}_{subject}"
+    if predicate := _predicate(test, subject):
+        description, condition = predicate
+        return PlannedTest(name, description, f"select * from {model.name} where {condition}", blocking, condition)
     description, query = _query(model, test, subject)
     return PlannedTest(name, description, query, blocking)
 
 
+def _predicate(test: ModelTest, column: str) -> tuple[str, str] | None:
+    """Return what a test of single rows says, and when a row contradicts it; None for tests of other kinds."""
+    if test.not_null:
+        return f"{column} is never null", f"{column} is null"
+    if test.accepted_values:
+        values = ", ".join(f"'{quoted(value)}'" for value in test.accepted_values)
+        return f"{column} is one of {values}", f"{column} not in ({values})"
+    if test.expression:
+        return test.expression, f"({test.expression}) is not true"
+    return None
+
+
 def _query(model: Model, test: ModelTest, column: str) -> tuple[str, str]:
-    """Return what the test says, and the query for the rows that contradict it."""
-    rows = f"select * from {model.name} where"
-    match test.kind:
-        case "not_null":
-            return f"{column} is never null", f"{rows} {column} is null"
-        case "unique":
-            keys = ", ".join(test.unique) if isinstance(test.unique, tuple) else column
-            found = f"select {keys}, count(*) as rows from {model.name} group by all having count(*) > 1"
-            return f"{keys} identifies a row", found
-        case "accepted_values":
-            values = ", ".join(f"'{quoted(value)}'" for value in test.accepted_values)
-            return f"{column} is one of {values}", f"{rows} {column} not in ({values})"
-        case "relationships" if test.relationships:
-            to, key = test.relationships.to, test.relationships.column
-            missing = f"{column} is not null and {column} not in (select {key} from {to} where {key} is not null)"
-            return f"{column} is in {to}.{key}", f"{rows} {missing}"
-        case "no_rows":
-            check = model.checks[test.no_rows]
-            told = check.split("\n", 1)[0].removeprefix("-- ").replace("One row per", "There is no")
-            return told, check.rstrip().rstrip(";")
-        case _:
-            return test.expression, f"{rows} ({test.expression}) is not true"
+    """Return what a test of several rows says, and the query for the rows that contradict it."""
+    if test.relationships:
+        to, key = test.relationships.to, test.relationships.column
+        missing = f"{column} is not null and {column} not in (select {key} from {to} where {key} is not null)"
+        return f"{column} is in {to}.{key}", f"select * from {model.name} where {missing}"
+    if test.no_rows:
+        check = model.checks[test.no_rows]
+        told = check.split("\n", 1)[0].removeprefix("-- ").replace("One row per", "There is no")
+        return told, check.rstrip().rstrip(";")
+    keys = ", ".join(test.unique) if isinstance(test.unique, tuple) else column
+    found = f"select {keys}, count(*) as rows from {model.name} group by all having count(*) > 1"
+    return f"{keys} identifies a row", found
 
 
-def _failures(connection: duckdb.DuckDBPyConnection, planned: Sequence[PlannedTest]) -> list[int]:
-    """Return how many rows fail each test, asked in one query: planning and catalogue look-ups are most of the time."""
-    if not planned:
-        return []
-    counts = [f"select {n} as test, count(*) as failures from (\n{test.query}\n)" for n, test in enumerate(planned)]
-    found = dict(connection.execute("\nunion all\n".join(counts)).fetchall())
-    return [int(found[n]) for n in range(len(planned))]
+def _failing_rows(
+    connection: duckdb.DuckDBPyConnection, model: Model, planned: Sequence[PlannedTest]
+) -> dict[str, int]:
+    """Return how many rows fail each test of single rows, counted in one scan."""
+    tests = [test for test in planned if test.predicate]
+    if not tests:
+        return {}
+    counts = ", ".join(f"count(*) filter (where {test.predicate})" for test in tests)
+    row = connection.execute(f"select {counts} from {model.name}").fetchone() or ()
+    return {test.name: int(count) for test, count in zip(tests, row, strict=True)}
+
+
+def _failing_queries(connection: duckdb.DuckDBPyConnection, planned: Sequence[PlannedTest]) -> dict[str, int]:
+    """Return how many rows fail each of the other tests, asked in one statement."""
+    tests = [test for test in planned if not test.predicate]
+    if not tests:
+        return {}
+    counts = [f"select {n} as test, count(*) as failures from (\n{test.query}\n)" for n, test in enumerate(tests)]
+    found = connection.execute("\nunion all\n".join(counts)).fetchall()
+    return {tests[n].name: int(failures) for n, failures in found}
 
 
 def _result(connection: duckdb.DuckDBPyConnection, test: PlannedTest, failures: int) -> TestResult:
     examples = ""
     if failures:
-        examples = "; ".join(str(row) for row in connection.execute(f"{test.query}\nlimit {_EXAMPLES}").fetchall())
+        examples = "; ".join(
+            str(row) for row in connection.execute(f"from (\n{test.query}\n) limit {_EXAMPLES}").fetchall()
+        )
     return TestResult(test.name, test.description, test.blocking, failures, examples)
 
 

@@ -149,6 +149,19 @@ def test_a_view_can_become_a_table_and_back(lake: Lake, engine: Engine) -> None:
         assert build_model(lake, version).rows == 0
 
 
+def test_a_view_is_written_only_when_it_changes(lake: Lake, engine: Engine) -> None:
+    load_changes(engine, lake)
+    model = MODELS["staging.stg_shop__refunds"]
+    snapshots = "select max(snapshot_id) from lake.snapshots()"
+    build_model(lake, model)
+    before = lake.read(snapshots).item()
+    build_model(lake, model)
+    assert lake.read(snapshots).item() == before
+    build_model(lake, changed(model.name, "reason as refund_reason", "upper(reason) as refund_reason"))
+    assert lake.read(snapshots).item() > before
+    assert "upper" in lake.read("select sql from duckdb_views() where view_name = 'stg_shop__refunds'").item()
+
+
 def test_readers_see_no_error_and_no_empty_table_during_rebuilds(engine: Engine, lake: Lake) -> None:
     small_shop(engine)
     load_changes(engine, lake)
