@@ -114,10 +114,10 @@ class OrderOperations(dg.ConfigurableResource):  # type: ignore[type-arg]  # dag
 
     def tools(self) -> OrderTools:
         """Return this process's tools."""
-        return _tools_of(os.getpid())
+        return _tools_of(os.getpid(), load_settings())
 
 
 @lru_cache(maxsize=1)
-def _tools_of(pid: int) -> OrderTools:
+def _tools_of(pid: int, settings: Settings) -> OrderTools:
     """Keep one set of tools per process: a forked child must not use its parent's connections."""
-    return OrderTools(load_settings())
+    return OrderTools(settings)

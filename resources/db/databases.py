@@ -79,5 +79,6 @@ def make_engine(url: str, *, pool_size: int = 10) -> Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
+        hide_parameters=True,  # errors reach logs; what they were about must not
         connect_args={"options": "-c timezone=UTC", "connect_timeout": 10},
     )

@@ -26,10 +26,12 @@ from pipelines.sensors import aftermath, paid_orders
 from pipelines.sensors.aftermath import aftermath_sensor
 from pipelines.sensors.paid_orders import MOST_DRAINS, Situation, order_sensors, paid_orders_sensor
 from resources.db import drains
+from resources.db.databases import Databases
 from resources.db.outbox import enqueue
 from resources.db.refunds import request_refund
 from resources.db.tables import esims
 from resources.order_operations import OrderOperations, OrderTools, utc_now
+from resources.settings import PROVIDERS
 from tests.pipelines.actors import accepts, never_hears, rejects, sells_without_answer
 from tests.pipelines.conftest import Shop
 from tests.resources.db.shop import order_state, paid_order, unit_states
@@ -319,6 +321,19 @@ def test_aftermath_decision_names_only_what_is_late_and_not_seen_to() -> None:
     assert aftermath.decide(3, 1, []) == ["work_refunds", "send_notices"]
     assert aftermath.decide(3, 1, ["send_notices"]) == ["work_refunds"]
     assert isinstance(aftermath.decide(3, 0, ["send_notices"]), str)
+
+
+def test_resource_builds_its_tools_from_the_environment_when_first_used(
+    databases: Databases, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", databases.operational)
+    monkeypatch.setenv("DRAIN_IDLE_SECONDS", "0")
+    operations = OrderOperations()
+    result = provision_orders.execute_in_process(instance=instance, resources={"operations": operations})
+    assert output_metadata(result)["orders"] == 0
+    assert operations.tools() is OrderOperations().tools()
+    assert set(operations.tools().providers) == set(PROVIDERS)
+    operations.tools().close()
 
 
 def test_clocks_and_sensors_run_by_default_and_need_no_environment() -> None:
