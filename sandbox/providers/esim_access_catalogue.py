@@ -41,7 +41,7 @@ def _members(plan: Plan) -> list[str]:
 
 def _volume(plan: Plan) -> int:
     mb = plan.shape.mb
-    return (mb // 1000 * 1024 if mb >= 1000 else mb * 1024 // 1000) * 1024 * 1024
+    return (mb // 1000 * 1024 if mb >= 1000 else mb) * 1024 * 1024
 
 
 def _slug(plan: Plan) -> str:
