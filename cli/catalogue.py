@@ -94,7 +94,15 @@ def packages(
         raise NotFound(f"nothing is on sale{where}; run `numnaroad sync`, or ask for a code such as JP or europe")
     console = Console()
     table = Table(
-        "package", "destination", "data", "days", "price USD", "cost USD", "offers", "best", header_style="bold"
+        Column("package", no_wrap=True),
+        "destination",
+        "data",
+        "days",
+        "price USD",
+        "cost USD",
+        "offers",
+        "best",
+        header_style="bold",
     )
     for row in rows:
         table.add_row(*_package_cells(row), row["best_offer_id"].partition(":")[0])
