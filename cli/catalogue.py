@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from cli.console import make_console
 from esim.errors import NotFound
 from resources.settings import PROVIDERS, Settings, load_settings
 
@@ -25,7 +26,7 @@ def sync(
     ] = None,
 ) -> None:
     """Read the providers' catalogues, work out the best prices and publish them."""
-    console = Console()
+    console = make_console()
     report = sync_with_progress(load_settings(), console, providers=provider, accept=accept or ())
     if report.held:
         raise typer.Exit(1)
@@ -92,7 +93,7 @@ def packages(
     if not rows:
         where = f" for {destination}" if destination else ""
         raise NotFound(f"nothing is on sale{where}; run `numnaroad sync`, or ask for a code such as JP or europe")
-    console = Console()
+    console = make_console()
     table = Table(
         Column("package", no_wrap=True),
         "destination",

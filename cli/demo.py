@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cli.console import make_console
 from cli.demo_steps import Disagreement, Shop
 from cli.processes import background
 from cli.run import prepare_environment, wait_for
@@ -28,7 +29,7 @@ def demo(
     keep: Annotated[bool, typer.Option(help="Keep the demo shop's data folder to look at")] = False,
 ) -> None:
     """Run the main job end to end in a fresh sandbox shop and compare what every side says; exit 1 if they disagree."""
-    console = Console()
+    console = make_console()
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything started is ended
     folder = Path(tempfile.mkdtemp(prefix="numnaroad-demo-"))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from cli.console import make_console
 from resources.settings import PROVIDERS, Endpoint, MissingSettings, Settings, load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +33,7 @@ def doctor() -> None:
     for finding in findings:
         mark = "[green]ok[/green]" if finding.well else "[red]no[/red]"
         table.add_row(f"{mark}  {finding.part}", finding.state, finding.advice)
-    Console().print(table)
+    make_console().print(table)
     if not all(finding.well for finding in findings):
         raise typer.Exit(1)
 

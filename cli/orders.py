@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.console import make_console
+
 app = typer.Typer(help="Look at orders.", no_args_is_help=True)
 
 
@@ -27,7 +29,7 @@ def show(reference: Annotated[str, typer.Argument(help="Order id, or display id 
     engine = make_engine(databases(load_settings()).operational, pool_size=1)
     with engine.connect() as connection:
         report = order_report(connection, find_order_id(connection, reference))
-    console = Console()
+    console = make_console()
     console.print(f"[bold]{report.order['display_id']}[/bold]  {report.order['order_id']}")
     for name, value in report.order.items():
         if name not in {"display_id", "order_id"} and value is not None:

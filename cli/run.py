@@ -19,6 +19,7 @@ import httpx
 import typer
 from rich.console import Console
 
+from cli.console import make_console
 from cli.processes import background
 from resources.settings import MissingSettings, Settings, load_settings
 
@@ -28,7 +29,7 @@ _UP_WITHIN_SECONDS = 120
 
 def run() -> None:
     """Run API, Dagster UI, daemon and sandbox until Ctrl-C."""
-    console = Console()
+    console = make_console()
     settings = _settings_or_exit(console)
     _ports_free_or_exit(settings, console)
     console.print("NumnaRoad is starting; Ctrl-C ends all of it.")

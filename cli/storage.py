@@ -1,6 +1,6 @@
 """`numnaroad migrate`: bring the databases to the newest schema."""
 
-from rich.console import Console
+from cli.console import make_console
 
 
 def migrate() -> None:
@@ -12,4 +12,4 @@ def migrate() -> None:
     settings = load_settings()
     run_migrations(databases(settings))
     where = "the server in DATABASE_URL" if settings.database_url else f"the embedded server in {settings.data_dir}"
-    Console().print(f"The store on {where} has the newest schema.")
+    make_console().print(f"The store on {where} has the newest schema.")

@@ -528,7 +528,8 @@ def _seed() -> None:
     # 2.9 % and 30 cents is Stripe's usual fee. Small plans need a margin in cents, large ones less in per cent.
     op.execute(
         "insert into pricing_rules"
-        " (scope, target, markup_bp, min_margin_micros, payment_fee_bp, payment_fee_micros, ending, note) values ('global', '*', 3000, 750000, 290, 300000, '99', 'default: 30 %, at least USD 0.75, fee covered'),"
+        " (scope, target, markup_bp, min_margin_micros, payment_fee_bp, payment_fee_micros, ending, note) values"
+        " ('global', '*', 3000, 750000, 290, 300000, '99', 'default: 30 %, at least USD 0.75, fee covered'),"
         " ('data_band', '-999', 4000, 500000, 290, 300000, '99', 'small plans: 40 %, at least USD 0.50'),"
         " ('data_band', '20000-', 2200, 1500000, 290, 300000, '99', 'large, unlimited: 22 %, at least USD 1.50')"
     )
