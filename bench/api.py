@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 from sqlalchemy import Engine, insert
 
 from resources.db.databases import databases, make_engine
@@ -41,6 +42,7 @@ class Load:
 
     per_second: float
     p99_ms: float
+    cpu_us: float  # of the server, a request: what a busy machine disturbs least
 
 
 def main() -> int:
@@ -103,25 +105,26 @@ def plan(n: int, country: str) -> dict[str, object]:
 
 def measure(server: str, environment: dict[str, str]) -> bool:
     """Print the ratios on one server; return whether they hold."""
-    with serving(server, OURS, environment) as ours:
+    with serving(server, OURS, environment) as (ours, process):
         answer = httpx.get(ours + QUERY)
         answer.raise_for_status()
         Path(environment["BARE_BODY"]).write_bytes(answer.content)
         etag = answer.headers["etag"]
-        with serving(server, BARE, environment) as bare:
+        with serving(server, BARE, environment) as (bare, bare_process):
             rounds: dict[str, list[Load]] = {name: [] for name in ("ours", "bare", "ours 304", "bare 304")}
             for _ in range(ROUNDS):
-                rounds["ours"].append(wrk(ours + QUERY))
-                rounds["bare"].append(wrk(bare + QUERY))
-                rounds["ours 304"].append(wrk(ours + QUERY, f"If-None-Match: {etag}"))
-                rounds["bare 304"].append(wrk(f"{bare}/unchanged"))
+                rounds["ours"].append(wrk(process, ours + QUERY))
+                rounds["bare"].append(wrk(bare_process, bare + QUERY))
+                rounds["ours 304"].append(wrk(process, ours + QUERY, f"If-None-Match: {etag}"))
+                rounds["bare 304"].append(wrk(bare_process, f"{bare}/unchanged", f"If-None-Match: {etag}"))
     rate = {name: statistics.median(load.per_second for load in loads) for name, loads in rounds.items()}
     p99 = {name: statistics.median(load.p99_ms for load in loads) for name, loads in rounds.items()}
+    cpu = {name: statistics.median(load.cpu_us for load in loads) for name, loads in rounds.items()}
     ratio, late = rate["ours"] / rate["bare"], p99["ours"] / p99["bare"]
     ratio_304, strict_304 = rate["ours 304"] / rate["bare"], rate["ours 304"] / rate["bare 304"]
     print(f"{server}: GET {QUERY}, {PLANS_JP} plans, {len(answer.content)} bytes, {CONNECTIONS} connections")
     for name in rounds:
-        print(f"  {name:9} {rate[name]:9,.0f}/s   p99 {p99[name]:6.2f} ms")
+        print(f"  {name:9} {rate[name]:9,.0f}/s   p99 {p99[name]:6.2f} ms   {cpu[name]:5.1f} us CPU a request")
     print(f"  requests/s, ours to bare       {ratio:5.2f}   (at least {MIN_RATIO})")
     print(f"  p99, ours to bare              {late:5.2f}   (at most {MAX_P99_RATIO})")
     print(f"  304, ours to bare              {ratio_304:5.2f}   (at least {MIN_RATIO_304})")
@@ -130,7 +133,7 @@ def measure(server: str, environment: dict[str, str]) -> bool:
 
 
 @contextmanager
-def serving(server: str, target: str, environment: dict[str, str]) -> Iterator[str]:
+def serving(server: str, target: str, environment: dict[str, str]) -> Iterator[tuple[str, psutil.Process]]:
     """Run an app on a server of its own and wait until it answers."""
     port = free_port()
     command = [sys.executable, "-m", "bench.api_server", server, target, str(port)]
@@ -141,7 +144,7 @@ def serving(server: str, target: str, environment: dict[str, str]) -> Iterator[s
             wait_for(url + QUERY, process)
         else:
             wait_for(f"{url}/unchanged", process)
-        yield url
+        yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(20)
@@ -181,15 +184,24 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) ->
     raise RuntimeError(f"{url} did not answer")
 
 
-def wrk(url: str, *headers: str) -> Load:
+def wrk(server: psutil.Process, url: str, *headers: str) -> Load:
     """Load one address and read what wrk says."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency"]
     command += [part for header in headers for part in ("-H", header)]
+    before = cpu_seconds(server)
     told = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    used = cpu_seconds(server) - before
     rate, p99 = re.search(r"Requests/sec:\s+([\d.]+)", told), re.search(r"99%\s+([\d.]+)(us|ms|s)", told)
     if rate is None or p99 is None or "Non-2xx" in told:
         raise RuntimeError(f"wrk could not measure {url}:\n{told}")
-    return Load(float(rate[1]), float(p99[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p99[2]])
+    requests = re.search(r"(\d+) requests in", told)
+    served = int(requests[1]) if requests else 1
+    return Load(float(rate[1]), float(p99[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p99[2]], used / served * 1e6)
+
+
+def cpu_seconds(server: psutil.Process) -> float:
+    """Return the CPU time a server and its workers have used."""
+    return sum(sum(part.cpu_times()[:2]) for part in (server, *server.children(recursive=True)))
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 REDACTED = "[redacted]"
 _SECRET_NAMES = re.compile(
-    r"e?mail|phone|msisdn|iccid|^lpa$|activation|matching_id|smdp|confirmation_code|qr|apn|install_url|password|passwd"
+    r"e?mail|phone|msisdn|iccid|^lpa$|activation|matching_id|smdp|confirmation_code|(^|_)qr(_|$)|(^|_)apn(_|$)|install_url|password|passwd"
     r"|secret|token|authorization|cookie|api_?key|signature|(first|last|full|customer)_?name|^address$",
     re.IGNORECASE,
 )

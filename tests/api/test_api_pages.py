@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 from sqlalchemy import Engine
 
 from resources.settings import Settings
@@ -16,8 +15,12 @@ from tests.api.serving import ServedApi, free_port, served_api, wait_until
 from tests.api.test_api_catalogue import assert_problem
 
 
-@pytest.mark.parametrize("path", ["/", "/?destination=JP", "/docs", "/orders/0193a1c2-5b7e-7c11-9d0e-2f6f0a1b2c3d"])
-def test_pages_allow_no_inline_script_and_no_stranger(api: ServedApi, path: str) -> None:
+def test_pages_allow_no_inline_script_and_no_stranger(api: ServedApi) -> None:
+    for path in ("/", "/?destination=JP", "/docs", "/orders/0193a1c2-5b7e-7c11-9d0e-2f6f0a1b2c3d"):
+        _check_policy(api, path)
+
+
+def _check_policy(api: ServedApi, path: str) -> None:
     page = api.client.get(path)
     assert page.status_code == 200
     policy = page.headers["content-security-policy"]
@@ -52,18 +55,18 @@ def test_what_strangers_and_providers_write_is_escaped(api: ServedApi, engine: E
     assert "&lt;script&gt;" in page
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "destination=JP&min_data_mb=x&min_days=-1&sort=random&currency=XXX",
-        "destination=J'P",
-        "destination=" + "x" * 5000,
-        "q=" + "x" * 5000,
-        "q=%00%ff",
-    ],
-)
-def test_odd_addresses_show_a_page(api: ServedApi, query: str) -> None:
-    assert api.client.get(f"/?{query}").status_code == 200
+ODD = [
+    "destination=JP&min_data_mb=x&min_days=-1&sort=random&currency=XXX",
+    "destination=J'P",
+    "destination=" + "x" * 5000,
+    "q=" + "x" * 5000,
+    "q=%00%ff",
+]
+
+
+def test_odd_addresses_show_a_page(api: ServedApi) -> None:
+    for query in ODD:
+        assert api.client.get(f"/?{query}").status_code == 200, query
 
 
 def test_one_match_shows_its_plans_at_once(api: ServedApi) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, insert, select, text
 
 from resources.db.tables import esims, inbox_events, purchase_attempts
-from resources.settings import Settings
+from resources.settings import PROVIDERS, Settings
 from tests.api.baskets import placed
 from tests.api.serving import ServedApi, served_api
 from tests.api.test_api_catalogue import assert_problem
@@ -97,10 +97,10 @@ def test_airalo_probes_with_head_and_signs_its_bodies(api: ServedApi, engine: En
     assert post(api, "airalo", body, {"airalo-signature": good}).status_code == 200
 
 
-@pytest.mark.parametrize("slug", ["airalo", "esim_access", "esim_go", "mobimatter", "esim_card"])
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b"{" * 5000])
-def test_what_is_no_event_changes_nothing(api: ServedApi, engine: Engine, slug: str, body: bytes) -> None:
-    assert_problem(post(api, slug, body), 400)
+def test_what_is_no_event_changes_nothing(api: ServedApi, engine: Engine) -> None:
+    for slug in PROVIDERS:
+        for body in (b"", b"<html>", b"[]", b"\xff", b"{" * 5000):
+            assert_problem(post(api, slug, body), 400)
     assert inbox(engine) == []
 
 

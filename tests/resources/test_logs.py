@@ -1,9 +1,14 @@
 """Logs are JSON and carry nothing personal or secret, wherever it hides."""
 
+import gzip
 import io
 import json
 import logging
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import structlog
@@ -85,3 +90,46 @@ def test_an_exceptions_trace_is_redacted_too(stream: io.StringIO) -> None:
     assert "ValueError" in text
     assert "8981100000000000017" not in text
     assert "traveller@" not in text
+
+
+SENTRY = """
+import sys
+from resources.logs import configure_sentry
+import sentry_sdk
+configure_sentry(sys.argv[1])
+email = "local@example.com"
+try:
+    raise ValueError("no eSIM 8981100000000000017 for traveller@example.com")
+except ValueError as error:
+    sentry_sdk.set_user({"email": "user@example.com"})
+    sentry_sdk.add_breadcrumb(message="crumb@example.com")
+    sentry_sdk.capture_exception(error)
+sentry_sdk.flush(10)
+"""
+
+
+def test_an_error_sent_to_sentry_carries_nothing_personal() -> None:
+    received: list[bytes] = []
+
+    class Sink(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Sink) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        dsn = f"http://key@127.0.0.1:{server.server_address[1]}/1"
+        done = subprocess.run(
+            [sys.executable, "-c", SENTRY, dsn], capture_output=True, text=True, timeout=60, check=False
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    told = b"".join(received).decode()
+    assert "ValueError" in told
+    assert "@example.com" not in told
+    assert "8981100000000000017" not in told
