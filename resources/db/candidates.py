@@ -88,8 +88,9 @@ def candidates(
         if row["open_until"] is not None and row["open_until"] > now:
             held_back = True
             continue
-        rate = rates.setdefault(row["cost_currency"], usd_micros_per_unit(conn, row["cost_currency"]))
-        if rate:
+        if row["cost_currency"] not in rates:
+            rates[row["cost_currency"]] = usd_micros_per_unit(conn, row["cost_currency"])
+        if rate := rates[row["cost_currency"]]:
             offers.append(replace(_offer(row, ceiling, rate), half_open=row["open_until"] is not None))
     return Candidates(tuple(offers), held_back)
 

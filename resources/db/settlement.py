@@ -31,7 +31,7 @@ from resources.db.transitions import (
     lock_units,
     move_unit,
     note,
-    settle_order,
+    settle_locked,
 )
 from resources.db.vault import ICCID, Vault
 
@@ -58,6 +58,7 @@ class Case:
     order: OrderRow
     unit: UnitRow
     attempt: Row[Any]
+    latency_ms: int | None = None
 
 
 def record_outcome(
@@ -68,9 +69,7 @@ def record_outcome(
     order_id = conn.execute(select(a.c.order_id).where(a.c.attempt_id == attempt_id)).scalar_one()
     order = lock_order(conn, order_id)
     attempt = conn.execute(select(a).where(a.c.attempt_id == attempt_id).with_for_update()).one()
-    case = Case(conn, order, lock_unit(conn, attempt.esim_id), attempt)
-    if latency_ms is not None:
-        _change_attempt(case, {"latency_ms": latency_ms})
+    case = Case(conn, order, lock_unit(conn, attempt.esim_id), attempt, latency_ms)
     if attempt.state not in OPEN_STATES or case.unit.status not in _TAKES_DELIVERY:
         _apply_late(case, outcome, scribe)
         return case.unit.status
@@ -202,9 +201,10 @@ def _apply_late(case: Case, outcome: Outcome, scribe: Scribe) -> None:
 
 
 def _settle(case: Case, scribe: Scribe) -> None:
-    order_id, reason = case.order.order_id, f"eSIM {case.unit.n} is {case.unit.status}"
-    order = settle_order(case.conn, order_id, reason=reason, actor=scribe.actor, now=scribe.now, run_id=scribe.run_id)
-    notices.tell_of_changes(case.conn, order, lock_units(case.conn, order_id), scribe.now)
+    conn, order, reason = case.conn, case.order, f"eSIM {case.unit.n} is {case.unit.status}"
+    units = lock_units(conn, order.order_id)
+    settle_locked(conn, order, units, reason=reason, actor=scribe.actor, now=scribe.now, run_id=scribe.run_id)
+    notices.tell_of_changes(conn, order, units, scribe.now)
 
 
 def _move(case: Case, target: UnitStatus, reason: str, scribe: Scribe, values: Mapping[str, object]) -> bool:
@@ -225,6 +225,8 @@ def _move(case: Case, target: UnitStatus, reason: str, scribe: Scribe, values: M
 
 def _change_attempt(case: Case, values: Mapping[str, object]) -> None:
     attempt = purchase_attempts
+    if case.latency_ms is not None:
+        values = {**values, "latency_ms": case.latency_ms}
     case.conn.execute(update(attempt).where(attempt.c.attempt_id == case.attempt.attempt_id).values(**values))
 
 

@@ -188,11 +188,25 @@ def settle_order(
         NotFound: there is no such order.
     """
     order = lock_order(conn, order_id)
-    if order.status in {OrderStatus.PENDING, OrderStatus.CANCELLED, OrderStatus.REFUNDED}:
-        return order
-    states = [UnitStatus(value) for value in conn.scalars(select(esims.c.status).where(esims.c.order_id == order_id))]
-    move_order(conn, order, status_from_units(states), reason=reason, actor=actor, now=now, run_id=run_id)
+    settle_locked(conn, order, lock_units(conn, order_id), reason=reason, actor=actor, now=now, run_id=run_id)
     return order
+
+
+def settle_locked(
+    conn: Connection,
+    order: OrderRow,
+    units: Sequence[UnitRow],
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+    run_id: str | None = None,
+) -> bool:
+    """Do what `settle_order` does for an order that is locked, with all its units as they are now."""
+    if order.status in {OrderStatus.PENDING, OrderStatus.CANCELLED, OrderStatus.REFUNDED}:
+        return False
+    target = status_from_units(unit.status for unit in units)
+    return move_order(conn, order, target, reason=reason, actor=actor, now=now, run_id=run_id)
 
 
 def note(conn: Connection, events: Sequence[Event]) -> None:
