@@ -7,17 +7,16 @@ about purchases of ours, so that strangers cannot fill the inbox.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from api.shop import Shop
 from esim.ports import Provider
-from esim.purchase import EventKind, ProviderEvent
+from esim.purchase import ProviderEvent
 from resources.db import inbox
 from resources.db.provider_hints import order_of_hint
 
-_LOOK_AGAIN = frozenset({EventKind.ORDER_READY, EventKind.ORDER_FAILED, EventKind.ESIM_STATUS})
 _LONGEST = 200
 
 
@@ -42,24 +41,18 @@ def record_provider_event(shop: Shop, provider: Provider, headers: Mapping[str, 
     return Heard(len(events), fresh)
 
 
-def _note(shop: Shop, conn: Connection, provider: Provider, event: ProviderEvent, number: str, body: bytes) -> bool:
+def _note(shop: Shop, conn: Connection, provider: Provider, told: ProviderEvent, number: str, body: bytes) -> bool:
+    event = replace(told, reference=_clean(told.reference), provider_order_id=_clean(told.provider_order_id))
     iccid_hash = shop.vault.lookup_hash(event.iccid) if event.iccid else None
-    reference, provider_order_id = _clean(event.reference), _clean(event.provider_order_id)
-    order_id = order_of_hint(
-        conn, provider.slug, reference=reference, provider_order_id=provider_order_id, iccid_hash=iccid_hash
-    )
+    named = {"reference": event.reference, "provider_order_id": event.provider_order_id}
+    order_id = order_of_hint(conn, provider.slug, iccid_hash=iccid_hash, **named)
     if order_id is None and not provider.capabilities.signed_webhooks:
         return False
-    work = {"provider": provider.slug, "kind": event.kind.value}
-    work |= {"reference": reference, "provider_order_id": provider_order_id}
-    work |= {"iccid_hash": iccid_hash.hex()} if iccid_hash else {}
-    look_again = order_id is not None and event.kind in _LOOK_AGAIN
+    work = inbox.provider_work(provider.slug, event)
     # Where a provider gives no event id, the body itself tells a repeat from news.
     event_id = _clean(event.event_id) or f"body:{hashlib.sha256(number.encode() + body).hexdigest()}"
-    handled = "to be read again" if look_again else "noted"
-    return inbox.record(
-        conn, provider.slug, event_id, event.kind.value, order_id, handled, work if look_again else None
-    )
+    handled = "to be read again" if work else "noted"
+    return inbox.record(conn, provider.slug, event_id, event.kind.value, order_id, handled, work)
 
 
 def _clean(text: str) -> str:
