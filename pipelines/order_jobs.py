@@ -115,7 +115,7 @@ def _follow_up(tools: OrderTools, actor: str) -> None:
     book_fees(tools)
 
 
-order_jobs = [
+order_jobs: list[dg.JobDefinition] = [
     provision_orders,
     poll_pending_orders,
     retry_failed_orders,

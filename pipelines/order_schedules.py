@@ -56,4 +56,4 @@ def _count(tools: OrderTools, statement: str, at: object) -> int:
         return int(conn.scalar(text(statement), {"at": at}) or 0)
 
 
-order_schedules = [poll_pending_schedule, retry_failed_schedule, check_stuck_schedule]
+order_schedules: list[dg.ScheduleDefinition] = [poll_pending_schedule, retry_failed_schedule, check_stuck_schedule]

@@ -94,4 +94,4 @@ def _young_runs(instance: dg.DagsterInstance) -> list[str]:
     return [record.dagster_run.run_id for record in instance.get_run_records(young, limit=2 * MOST_DRAINS)]
 
 
-order_sensors = [paid_orders_sensor, aftermath_sensor]
+order_sensors: list[dg.SensorDefinition] = [paid_orders_sensor, aftermath_sensor]
