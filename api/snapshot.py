@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from types import MappingProxyType
 
 import orjson
@@ -126,22 +127,25 @@ def _destination(code: str, group: Sequence[SoldPackage]) -> DestinationListing:
 
 
 def _best_prices(by_price: Sequence[SoldPackage]) -> set[str]:
-    """Return the packages that no cheaper one of the same destination matches in data, days and countries."""
-    front: list[SoldPackage] = []
+    """Return the packages that no cheaper one of the same destination matches in data, days, extras and countries.
+
+    Countries are bits of one integer: a region has thousands of plans, and comparing sets takes seconds.
+    """
+    bits = {code: 1 << n for n, code in enumerate(sorted({code for p in by_price for code in p.coverage}))}
+    front: list[tuple[int, int, int, int, int]] = []
+    best: set[str] = set()
     for package in by_price:
-        if not any(_as_good(other, package) for other in front):
-            front.append(package)
-    return {package.package_id for package in front}
-
-
-def _as_good(other: SoldPackage, package: SoldPackage) -> bool:
-    return (
-        _ranked_mb(other) >= _ranked_mb(package)
-        and other.validity_days >= package.validity_days
-        and other.voice_minutes >= package.voice_minutes
-        and other.sms >= package.sms
-        and (other.coverage == package.coverage or set(other.coverage) >= set(package.coverage))
-    )
+        mb, days = _ranked_mb(package), package.validity_days
+        voice, sms = package.voice_minutes, package.sms
+        area = reduce(or_, map(bits.__getitem__, package.coverage), 0)
+        for other_mb, other_days, other_area, other_voice, other_sms in front:
+            as_much = other_mb >= mb and other_days >= days and other_area & area == area
+            if as_much and other_voice >= voice and other_sms >= sms:
+                break
+        else:
+            front.append((mb, days, area, voice, sms))
+            best.add(package.package_id)
+    return best
 
 
 def _ranked_mb(package: SoldPackage) -> int:
