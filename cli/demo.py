@@ -40,7 +40,9 @@ def demo(
         os.environ.update(environment)
         problems = _play(console, folder)
     finally:
-        if not keep:
+        if keep:
+            console.print(f"Kept: DATA_DIR={folder / 'data'}", soft_wrap=True)
+        else:
             _remove(folder)
     seconds = time.monotonic() - started
     if problems:
