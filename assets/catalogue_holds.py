@@ -67,29 +67,30 @@ def judge(
     person's word that the moves are right: nothing is held or quarantined for having moved; what cannot be sold still
     stays out.
     """
+    if fresh.is_empty():
+        findings = unread(f"none of {rejected} plans can be sold")
+        return Judgement(_with_quarantine(fresh, _moves(fresh, None, rates)), findings, pl.DataFrame())
     trusted = None if last_good is None or last_good.is_empty() else last_good
     moves = _moves(fresh, trusted, rates)
     jumps = _jumps(moves).clear() if accept else _jumps(moves)
-    findings = [_units(fresh, rejected, peers, rates)]
+    judged = [_units(fresh, rejected, peers, rates)]
     if trusted is not None and not accept:
-        findings += [_shrinkage(fresh, trusted), _median(fresh, trusted, moves, rates)]
+        judged += [_shrinkage(fresh, trusted), _median(fresh, trusted, moves, rates)]
     else:
         why = "accepted by a person" if accept else "the first catalogue: nothing to compare with"
-        findings += [Finding("shrinkage", True, why), Finding("median_cost", True, why)]
-    findings.append(Finding("cost_jumps", jumps.is_empty(), f"{jumps.height} offers quarantined", blocking=False))
-    return Judgement(_with_quarantine(fresh, jumps), tuple(findings), moves)
+        judged += [Finding("shrinkage", True, why), Finding("median_cost", True, why)]
+    judged.append(Finding("cost_jumps", jumps.is_empty(), f"{jumps.height} offers quarantined", blocking=False))
+    return Judgement(_with_quarantine(fresh, jumps), tuple(judged), moves)
 
 
 def unread(failure: str) -> tuple[Finding, ...]:
-    """Return the findings for a catalogue that could not be read."""
+    """Return the findings where there is no catalogue to judge."""
     others = (Finding(check, False, "not judged: there is no catalogue", blocking=False) for check in CHECKS[1:])
     return (Finding("units", False, failure), *others)
 
 
 def _units(fresh: pl.DataFrame, rejected: int, peers: pl.DataFrame, rates: Rates) -> Finding:
     plans = fresh.height + rejected
-    if not fresh.height:
-        return Finding("units", False, f"none of {plans} plans can be sold")
     if plans >= MIN_PLANS_TO_JUDGE_REJECTS and rejected * 100 > plans * MAX_REJECTED_PERCENT:
         return Finding("units", False, f"{rejected} of {plans} plans are rejected; its units may have changed")
     shared = (

@@ -9,7 +9,7 @@ from uuid import uuid4
 import duckdb
 import polars as pl
 
-from assets.best_price import PACKAGES
+from assets.best_price import PACKAGES, UNIFIED
 from assets.offer_frames import COLUMN_NOTES, REJECTS, rejected_plans
 from assets.published_frames import as_listed
 from assets.publishing import PricedCatalogue
@@ -37,6 +37,13 @@ BEST_NOTES = {
     "offer_count": "offers that could serve the package, eligible or not",
     "eligible_count": "offers that may win now",
     "on_sale": "whether any offer may win now",
+}
+# What the mart adds to the columns of a package.
+BEST_EXTRA: dict[str, pl.DataType] = {
+    "best_provider": pl.String(),
+    "second_landed_micros": pl.Int64(),
+    "eligible_count": pl.Int64(),
+    "margin_micros": pl.Int64(),
 }
 
 
@@ -99,6 +106,12 @@ def rejected(rejects: Sequence[pl.DataFrame], at: datetime, unpriced: pl.DataFra
 def unified_offers(unified: pl.DataFrame) -> LakeTable:
     """Return the unified offers as their table."""
     return LakeTable("staging", "unified_offers", unified, UNIFIED_COMMENT, UNIFIED_NOTES)
+
+
+def read_unified(lake: Lake) -> pl.DataFrame:
+    """Return the unified offers as they were written."""
+    frame = lake.read(f"select {', '.join(UNIFIED)} from staging.unified_offers")
+    return frame.cast(UNIFIED).sort("offer_id")  # type: ignore[arg-type]  # polars' stubs want selectors
 
 
 def best_prices(catalogue: PricedCatalogue) -> LakeTable:

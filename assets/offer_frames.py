@@ -69,7 +69,7 @@ REJECTS: dict[str, pl.DataType] = {
 REJECTED_PLANS: dict[str, pl.DataType] = {
     **REJECTS,
     "sync_id": pl.String(),
-    "at": pl.Datetime("us", "UTC"),
+    "synced_at": pl.Datetime("us", "UTC"),
 }
 COLUMN_NOTES: dict[str, str] = {
     "offer_id": "<provider>:<provider_package_id>",
@@ -154,7 +154,7 @@ def empty_offers() -> pl.DataFrame:
 
 def rejected_plans(rejects: pl.DataFrame, sync_id: str, at: datetime) -> pl.DataFrame:
     """Return rejects as rows of `raw.rejected_plans`."""
-    return rejects.with_columns(sync_id=pl.lit(sync_id), at=pl.lit(at)).cast(REJECTED_PLANS)  # type: ignore[arg-type]  # polars' stubs want a mapping of selectors
+    return rejects.with_columns(sync_id=pl.lit(sync_id), synced_at=pl.lit(at)).cast(REJECTED_PLANS)  # type: ignore[arg-type]  # polars' stubs want a mapping of selectors
 
 
 def _frame(rows: list[tuple[object, ...]]) -> pl.DataFrame:

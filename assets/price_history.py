@@ -22,7 +22,7 @@ HISTORY: dict[str, pl.DataType] = {
     "price_minor_usd": pl.Int64(),
     "is_best_price": pl.Boolean(),
     "is_available": pl.Boolean(),
-    "at": pl.Datetime("us", "UTC"),
+    "changed_at": pl.Datetime("us", "UTC"),
     "version": pl.Int64(),
 }
 HISTORY_COMMENT = "One row per change of an offer's cost, price, rank or availability; the newest row is its state."
@@ -31,10 +31,10 @@ HISTORY_NOTES = {
     "landed_micros": "landed cost in 10^-6 USD",
     "price_minor_usd": "its package's retail price in US cents while this offer is the best one; null otherwise",
     "is_available": "whether it could be bought: offered, in stock, healthy, not quarantined, not switched off",
-    "at": "when the catalogue version was published",
+    "changed_at": "when the catalogue version was published",
     "version": "the catalogue version",
 }
-_STATE = [name for name in HISTORY if name not in {"offer_id", "provider", "at", "version"}]
+_STATE = [name for name in HISTORY if name not in {"offer_id", "provider", "changed_at", "version"}]
 
 
 def history_rows(lake: Lake, published: Published, now: datetime) -> list[LakeTable]:
@@ -47,8 +47,8 @@ def history_rows(lake: Lake, published: Published, now: datetime) -> list[LakeTa
     changed = joined.filter(pl.col("version").is_null() | differs)
     if changed.is_empty():
         return []
-    at = pl.lit(published.published_at or now).cast(HISTORY["at"])
-    rows = changed.with_columns(at=at, version=pl.lit(published.version, dtype=pl.Int64)).select(list(HISTORY))
+    at = pl.lit(published.published_at or now).cast(HISTORY["changed_at"])
+    rows = changed.with_columns(changed_at=at, version=pl.lit(published.version, dtype=pl.Int64)).select(list(HISTORY))
     return [LakeTable("core", "price_history", rows, HISTORY_COMMENT, HISTORY_NOTES, append=True)]
 
 
@@ -74,5 +74,5 @@ def _last_state(lake: Lake, published: Published) -> pl.DataFrame | None:
     columns_read = ", ".join(("offer_id", *_STATE, "version"))
     return lake.read(
         f"select {columns_read} from core.price_history"  # noqa: S608 - constants
-        " qualify row_number() over (partition by offer_id order by version desc, at desc) = 1"
+        " qualify row_number() over (partition by offer_id order by version desc, changed_at desc) = 1"
     )

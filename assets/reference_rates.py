@@ -1,8 +1,9 @@
 """Keeping the reference rates fresh and sane: fetched at most daily, a rate that jumps is not believed."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
+import polars as pl
 from sqlalchemy import Engine
 
 from esim.pricing import Rates
@@ -58,3 +59,12 @@ def _is_fresh(state: RatesState, now: datetime) -> bool:
 
 def _jumped(micros: int, known: int | None) -> bool:
     return known is not None and abs(micros - known) * 100 > known * MAX_MOVE_PERCENT
+
+
+def lake_rows(rates: Rates) -> pl.DataFrame:
+    """Return the newest quotation as rows of `raw.reference_rates`."""
+    day = date.fromisoformat(rates.quoted_on)
+    rows = [(currency, day, micros) for currency, micros in sorted(rates.usd_micros.items())]
+    return pl.DataFrame(
+        rows, schema={"currency": pl.String, "quoted_on": pl.Date, "usd_micros": pl.Int64}, orient="row"
+    )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 
 from esim.pricing import Rates
 from resources.db.tables import reference_rates
@@ -22,7 +22,7 @@ class RatesState:
 def newest_rates(conn: Connection) -> RatesState:
     """Return the newest rate of every currency that has one."""
     t = reference_rates
-    query = select(t).distinct(t.c.currency).order_by(t.c.currency, t.c.quoted_on.desc())
+    query = select(t).ext(distinct_on(t.c.currency)).order_by(t.c.currency, t.c.quoted_on.desc())
     rows = conn.execute(query).all()
     if not rows:
         return RatesState(Rates({}), None, None)

@@ -29,6 +29,7 @@ from esim.pricing import (
     rule_for,
 )
 from resources.db.catalogue_store import ProviderState
+from tests.assets.catalogue_builders import offer
 from tests.assets.pricing_strategies import PROVIDERS, RATES, catalogues, rule_sets
 
 DEFAULT_RULES = (PricingRule(1, RuleScope.GLOBAL, "*", 3000, 0, 750_000, 290, 300_000),)
@@ -109,22 +110,6 @@ def test_tables_and_rows_agree_on_every_package_of_a_generated_catalogue(data: s
     off = data.draw(st.lists(st.sampled_from(PROVIDERS), max_size=2))
     failing = data.draw(st.lists(st.sampled_from(PROVIDERS), max_size=2))
     assert_agrees(offers, context(rules, off=off, failing=failing, fee=data.draw(st.sampled_from((0, 150_000)))))
-
-
-def offer(provider: str, cost: str | Cost, *, number: str = "1", **changes: object) -> ProviderOffer:
-    values: dict[str, object] = {
-        "provider": provider,
-        "provider_package_id": number,
-        "name": "Japan 5 GB",
-        "kind": OfferKind.PLAN,
-        "coverage": Coverage(("JP",)),
-        "allowance": Allowance.TOTAL,
-        "data_mb": 5000,
-        "validity_days": 30,
-        "cost": cost if isinstance(cost, Cost) else Cost(Decimal(cost), "USD"),
-        **changes,
-    }
-    return ProviderOffer(**values)  # type: ignore[arg-type]  # the defaults above have the right types
 
 
 @pytest.mark.parametrize("scope", list(RuleScope))
