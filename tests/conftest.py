@@ -4,6 +4,8 @@ Nothing of the machine's environment reaches a test: settings variables are clea
 """
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,29 +17,42 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from resources.db.databases import Databases, make_engine
-from resources.db.embedded import start_embedded, with_database
+from resources.db.embedded import leave_embedded, start_embedded, with_database
 from resources.db.migrate import migrate
 from resources.settings import Settings, load_settings
 
+_FOLDER = "NUMNAROAD_TESTS"
 _TEMPLATE = "template_numnaroad"
-_SPEED = ("fsync = off", "synchronous_commit = off", "full_page_writes = off", "max_connections = 300")
+_SPEED = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run one folder of its own, outside pytest's: a second run at the same time tidies that one up."""
+    if not hasattr(config, "workerinput"):
+        os.environ[_FOLDER] = tempfile.mkdtemp(prefix="numnaroad-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the run's folder when every worker has ended."""
+    if not hasattr(config, "workerinput"):
+        leave_embedded(Path(os.environ[_FOLDER]))
+        shutil.rmtree(os.environ.pop(_FOLDER), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_tmp() -> Path:
     """A folder shared by all workers of this run."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return Path(os.environ[_FOLDER])
 
 
 @pytest.fixture(scope="session")
 def postgres_url(shared_tmp: Path) -> str:
     """The maintenance database of this run's embedded server, with a migrated template database in it."""
-    url = start_embedded(shared_tmp / "embedded")
+    url = start_embedded(shared_tmp)
     with FileLock(shared_tmp / "postgres.lock"), psycopg.connect(url, autocommit=True) as connection:
         exists = connection.execute("select 1 from pg_database where datname = %s", (_TEMPLATE,)).fetchone()
         if not exists:
-            for setting in _SPEED[:3]:
+            for setting in _SPEED:
                 connection.execute(f"alter system set {setting}".encode())
             connection.execute("select pg_reload_conf()")
             template = with_database(url, _TEMPLATE)

