@@ -27,5 +27,5 @@ defs = dg.Definitions(
     },
     executor=dg.in_process_executor,
     # Every event of a run is in the UI; the code server's log keeps what is worth a line.
-    loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"}, name="console")},
+    loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"})},
 )
