@@ -63,7 +63,7 @@ def published_catalogue(
     """Publish in one transaction what changed, then append the changes to the price history."""
     with providers.desk(lake.lake()) as desk:
         now = desk.clock()
-        done = publish(desk.engine, read_unified(desk.lake), desk.currencies, now, run_id=context.run_id)
+        done = publish(desk.engine, read_unified(desk.lake), desk.currencies, now, run_id=context.run.run_id)
         history = history_rows(desk.lake, done, now)
         write_tables(desk.lake, history)
     return dg.MaterializeResult(

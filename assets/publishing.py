@@ -23,6 +23,7 @@ from assets.published_frames import (
     packages_from_csv,
     packages_to_csv,
 )
+from esim.errors import CatalogueHeld
 from resources.db import catalogue_store as store
 from resources.db.pricing_rules import rules_in_force
 from resources.db.reference_rates import newest_rates
@@ -76,6 +77,7 @@ def publish(
     """Make `unified` the catalogue on sale; a repeat with nothing changed writes nothing.
 
     Raises:
+        CatalogueHeld: a price would be below its cost floor; nothing was published.
         sqlalchemy.exc.SQLAlchemyError, psycopg.Error: nothing was published.
     """
     with engine.begin() as conn:
@@ -98,6 +100,7 @@ def republish(engine: Engine, currencies: tuple[str, ...], now: datetime, *, run
     Landed costs, names and networks stay as the last sync left them.
 
     Raises:
+        CatalogueHeld: a price would be below its cost floor; nothing was published.
         sqlalchemy.exc.SQLAlchemyError, psycopg.Error: nothing was published.
     """
     with engine.begin() as conn:
@@ -167,6 +170,7 @@ def _write(
     conn: Connection, catalogue: PricedCatalogue, stored: Stored, context: PriceContext, run_id: str | None
 ) -> Published:
     """Write the rows that differ; anything but a stock count makes a new version."""
+    _refuse_losses(catalogue.packages)
     new_offers = changed_rows(catalogue.offers, stored.offers, "offer_id", _OFFER_CONTENT)
     new_packages = changed_rows(catalogue.packages, stored.packages, "package_id", _PACKAGE_CONTENT)
     stockless = [name for name in _OFFER_CONTENT if name != "stock"]
@@ -196,3 +200,14 @@ def _write(
         changed_packages=new_packages.height,
         changed_offers=new_offers.height,
     )
+
+
+def _refuse_losses(packages: pl.DataFrame) -> None:
+    """Refuse to publish a price below its cost floor; only a pricing rule with absurd figures can ask for one."""
+    losing = packages.filter(pl.col("on_sale") & (pl.col("price_minor_usd") * 10_000 < pl.col("floor_micros")))
+    if losing.height:
+        package_id, rule_id = losing.select("package_id", "rule_id").row(0)
+        raise CatalogueHeld(
+            f"{losing.height} packages would be sold below their cost floor ({package_id}, rule {rule_id});"
+            " mend the pricing rules; nothing was published"
+        )

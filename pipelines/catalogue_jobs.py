@@ -1,5 +1,7 @@
 """When and how the catalogue is brought in: the sync every six hours, the rates daily, a republication on demand."""
 
+from typing import Any
+
 import dagster as dg
 
 from assets.catalogue import RATES_KEY, offers_key, staging_unified_offers
@@ -56,7 +58,11 @@ def republish_catalogue() -> None:
     publish_again()
 
 
-catalogue_jobs = [sync_catalogue, update_rates, republish_catalogue]
+catalogue_jobs: list[Any] = [  # dagster exports no name for what define_asset_job returns
+    sync_catalogue,
+    update_rates,
+    republish_catalogue,
+]
 catalogue_schedules = [
     dg.ScheduleDefinition(
         name="sync_catalogue_every_6_hours",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from typing import Any
 
 import httpx
 
@@ -42,9 +43,9 @@ class StreamedProvider(FakeProvider):
             raise self.breaks_with()
 
 
-def offer(provider: str, cost: str | Cost, *, number: str = "1", **changes: object) -> ProviderOffer:
+def offer(provider: str, cost: str | Cost, *, number: str = "1", **changes: Any) -> ProviderOffer:
     """A plan for Japan, 5 GB, 30 days, unless told otherwise."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "provider": provider,
         "provider_package_id": number,
         "name": "Japan 5 GB",
@@ -56,7 +57,7 @@ def offer(provider: str, cost: str | Cost, *, number: str = "1", **changes: obje
         "cost": cost if isinstance(cost, Cost) else Cost(Decimal(cost), "USD"),
         **changes,
     }
-    return ProviderOffer(**values)  # type: ignore[arg-type]  # the defaults above have the right types
+    return ProviderOffer(**values)
 
 
 def plans(provider: str, count: int, *, factor: str = "1") -> list[ProviderOffer]:

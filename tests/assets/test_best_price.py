@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import polars as pl
 import pytest
@@ -64,21 +65,21 @@ def priced(offers: Sequence[ProviderOffer], at: PriceContext) -> pl.DataFrame:
 def expected_row(package_id: str, group: Sequence[ProviderOffer], at: PriceContext) -> dict[str, object] | None:
     """The row rule's answer for one package: None when no offer may win."""
     candidates = []
-    for offer in group:
-        state = at.providers[offer.provider]
-        landed = landed_micros(offer.cost, at.rates, state.order_fee_micros)
-        eligible = state.enabled and not state.circuit_open and offer.stock != 0
-        candidates.append(Candidate(offer, landed, state.priority, eligible))
+    for each in group:
+        state = at.providers[each.provider]
+        landed = landed_micros(each.cost, at.rates, state.order_fee_micros)
+        eligible = state.enabled and not state.circuit_open and each.stock != 0
+        candidates.append(Candidate(each, landed, state.priority, eligible))
     best = best_offer(candidates)
     if best is None:
         return None
-    offer = best.offer
-    minimum = landed_micros(offer.min_retail, at.rates) if offer.min_retail else 0
-    rule = rule_for(at.rules, package_id, offer.destination.code, offer.provider, offer.data_mb)
+    plan = best.offer
+    minimum = landed_micros(plan.min_retail, at.rates) if plan.min_retail else 0
+    rule = rule_for(at.rules, package_id, plan.destination.code, plan.provider, plan.data_mb)
     usd = retail_minor_usd(best.landed_micros, rule, minimum)
     prices = {code: retail_in(code, usd, at.rates, rule.ending).minor for code in ("USD", "EUR", "JPY")}
     return {
-        "best_offer_id": offer.offer_id,
+        "best_offer_id": plan.offer_id,
         "best_landed_micros": best.landed_micros,
         "rule_id": rule.rule_id,
         "price_minor_usd": usd,
@@ -90,8 +91,8 @@ def expected_row(package_id: str, group: Sequence[ProviderOffer], at: PriceConte
 
 def assert_agrees(offers: Sequence[ProviderOffer], at: PriceContext) -> None:
     groups: dict[str, list[ProviderOffer]] = defaultdict(list)
-    for offer in offers:
-        groups[package_key(offer)].append(offer)
+    for each in offers:
+        groups[package_key(each)].append(each)
     rows = {row["package_id"]: row for row in priced(offers, at).iter_rows(named=True)}
     assert set(rows) == set(groups)
     for package_id, group in groups.items():
@@ -200,7 +201,7 @@ def test_without_a_global_rule_the_message_says_what_to_do() -> None:
         ({"kind": OfferKind.TOP_UP}, "Japan 5 GB 30 days top-up", "jp-5gb-30d-topup"),
     ],
 )
-def test_packages_have_readable_names_and_ids(changes: dict[str, object], name: str, package_id: str) -> None:
+def test_packages_have_readable_names_and_ids(changes: dict[str, Any], name: str, package_id: str) -> None:
     row = described(priced([offer("airalo", "4.5", **changes)], context())).row(0, named=True)
     assert (row["name"], row["package_id"]) == (name, package_id)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import polars as pl
 import psycopg
@@ -12,7 +13,7 @@ from sqlalchemy import Engine, text
 from assets.catalogue_sync import SyncReport, sync_catalogue
 from assets.publishing import republish
 from esim.catalogue import RejectedPlan
-from esim.errors import NotFound, ProviderUnavailable
+from esim.errors import CatalogueHeld, NotFound, ProviderUnavailable
 from esim.geography import Coverage
 from esim.money import Cost
 from resources.db.databases import Databases
@@ -171,7 +172,7 @@ def test_what_an_adapter_rejects_is_kept_with_its_reason(shelf: Shelf, lake: Lak
 
 def test_plans_nobody_can_store_or_sell_are_rejects(shelf: Shelf) -> None:
     stocked(shelf)
-    odd: list[dict[str, object]] = [
+    odd: list[dict[str, Any]] = [
         {"name": "Japan\x00 5 GB"},
         {"name": "Japan \ud800"},
         {"name": "x" * 10_000_000},
@@ -261,6 +262,16 @@ def test_packages_nobody_offers_any_more_go_off_sale(shelf: Shelf, engine: Engin
     assert rows(engine, "select on_offer, is_best_price, is_enabled from offers where offer_id = 'airalo:1'") == [
         {"on_offer": False, "is_best_price": False, "is_enabled": False}
     ]
+
+
+def test_a_rule_that_sells_below_the_floor_publishes_nothing(shelf: Shelf, engine: Engine) -> None:
+    shelf.providers["airalo"].offers = [offer("airalo", "4.5")]
+    with engine.begin() as conn:
+        conn.execute(text("update pricing_rules set markup_bp = -9000, min_margin_micros = -4000000"))
+        conn.execute(text("update pricing_rules set payment_fee_bp = 0, payment_fee_micros = 0"))
+    with pytest.raises(CatalogueHeld, match=r"1 packages would be sold below their cost floor \(jp-5gb-30d, rule 1\)"):
+        sync_catalogue(shelf.desk, providers=["airalo"])
+    assert rows(engine, "select 1 from catalogue_versions") == []
 
 
 def test_an_offer_out_of_stock_is_not_sold(shelf: Shelf, engine: Engine) -> None:
