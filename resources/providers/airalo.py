@@ -51,6 +51,7 @@ from resources.settings import Endpoint
 
 ENTRIES_PER_PAGE = 50  # countries and regions; some 210 in all, each with its operators and packages
 MOST_PAGES = 300
+MOST_BARREN_PAGES = 6
 PRICE_LIFE = timedelta(seconds=5)  # so that a flash sale of one country stays under the 80 list calls a minute
 TOP_UP_LIST_LIFE = timedelta(hours=1)
 
@@ -112,11 +113,14 @@ class Airalo:
 
     def _walk(self, filters: Mapping[str, str], attempts: int = READ_ATTEMPTS) -> Iterator[CataloguePage]:
         seen: set[str] = set()
+        barren = 0
         for page in range(1, MOST_PAGES + 1):
             params: dict[str, str | int] = {**filters, "limit": ENTRIES_PER_PAGE, "page": page}
             known = len(seen)
             read = read_page(self._session.get("packages", "packages", params, attempts=attempts), seen, page)
-            if page > 1 and read.rejects and len(seen) == known:
+            # Entries move between pages while they are read, so one page may repeat; a list that only repeats is stuck.
+            barren = barren + 1 if read.rejects and len(seen) == known else 0
+            if barren > MOST_BARREN_PAGES:
                 raise MalformedReply(f"{SLUG} packages: page {page} repeats what was listed before")
             yield CataloguePage(read.offers, read.rejects, page, read.pages)
             if not read.has_more:
