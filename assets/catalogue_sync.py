@@ -139,7 +139,9 @@ def _judged(desk: CatalogueDesk, fetched: Download, costs: pl.DataFrame, rates: 
         return Received(fetched, unread(fetched.failure), fetched.failure, before, False, 0, pl.DataFrame())
     others = costs.filter(pl.col("provider") != slug).group_by("package_id")
     peers = others.agg(peer=pl.col("landed_micros").median().cast(pl.Int64))
-    verdict: Judgement = judge(fetched.offers, fetched.rejects.height, before, peers, rates, accept=accept)
+    # A plan listed again is a reject too, but says nothing against the catalogue.
+    lost = fetched.rejects.join(fetched.offers, on="provider_package_id", how="anti").height
+    verdict: Judgement = judge(fetched.offers, lost, before, peers, rates, accept=accept)
     if verdict.held_reason:
         return Received(fetched, verdict.findings, verdict.held_reason, before, False, 0, verdict.moves)
     changed = before is None or not verdict.offers.equals(before)
