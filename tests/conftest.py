@@ -60,19 +60,47 @@ def postgres_url(shared_tmp: Path) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def empty_databases() -> list[str]:
+    """Databases of this worker that earlier tests left untouched: most tests need neither Dagster's nor the lake's."""
+    return []
+
+
 @pytest.fixture
-def databases(postgres_url: str) -> Iterator[Databases]:
+def databases(postgres_url: str, empty_databases: list[str]) -> Iterator[Databases]:
     """Three fresh databases: operational (migrated), Dagster's and the lake catalogue's (both empty)."""
     name = f"t_{uuid4().hex[:12]}"
-    names = (name, f"{name}_dagster", f"{name}_lake")
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        for new, template in zip(names, (_TEMPLATE, "template1", "template1"), strict=True):
-            connection.execute(
-                sql.SQL("create database {} template {}").format(sql.Identifier(new), sql.Identifier(template))
-            )
-        yield Databases(*(with_database(postgres_url, new) for new in names))
-        for old in names:
-            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(old)))
+        _create(connection, name, _TEMPLATE)
+        while len(empty_databases) < 2:
+            empty_databases.append(f"e_{uuid4().hex[:12]}")
+            _create(connection, empty_databases[-1], "template1")
+        others = [empty_databases.pop(), empty_databases.pop()]
+        yield Databases(*(with_database(postgres_url, each) for each in (name, *others)))
+        _drop(connection, name)
+        for other in others:
+            if _is_untouched(with_database(postgres_url, other)):
+                empty_databases.append(other)
+            else:
+                _drop(connection, other)
+
+
+def _create(connection: psycopg.Connection, name: str, template: str) -> None:
+    statement = sql.SQL("create database {} template {} strategy file_copy")
+    connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+
+
+def _drop(connection: psycopg.Connection, name: str) -> None:
+    connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+def _is_untouched(url: str) -> bool:
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(
+            "select count(*) from pg_class c join pg_namespace n on n.oid = c.relnamespace"
+            " where n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast')"
+        ).fetchone()
+    return tables == (0,)
 
 
 @pytest.fixture
