@@ -157,9 +157,11 @@ def _places(row: Row, key: str) -> Iterator[str]:
         if isinstance(place, str):
             yield country_code(place) or place[:60]
         elif isinstance(place, dict):
+            if code := loose_text(place, "iso") or loose_text(place, "code"):
+                yield code[:20]
+                continue
             name = loose_text(place, "country_name") or loose_text(place, "name")
-            code = loose_text(place, "iso") or loose_text(place, "code")
-            yield (code[:20] or code_in_flag_address(loose_text(place, "image_url")) or country_code(name) or name[:60])
+            yield code_in_flag_address(loose_text(place, "image_url")) or country_code(name) or name[:60]
 
 
 def _rows(row: Row, key: str) -> list[Row]:
