@@ -6,7 +6,7 @@ its last good catalogue on sale and never stops the others.
 """
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -16,7 +16,7 @@ import polars as pl
 from assets.best_price import PriceContext, unify
 from assets.catalogue_holds import Finding, Judgement, judge, unread
 from assets.catalogue_tables import LakeTable, best_prices, raw_offers, rejected, unified_offers, write_tables
-from assets.downloads import Download, Progress, download, last_good
+from assets.downloads import Download, Progress, bulk_parsing, download, last_good
 from assets.price_history import history_rows
 from assets.publishing import Published, price_context, publish
 from assets.reference_rates import RatesUpdate, ensure_rates
@@ -80,9 +80,12 @@ def sync_catalogue(
     rates = ensure_rates(desk.engine, desk.rates, now)
     received = receive(desk, rates.rates, providers=providers, accept=accept, progress=progress)
     unified, unpriced = unify_good(desk, received, now)
-    published = publish(desk.engine, unified, desk.currencies, now, run_id=run_id)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="lake") as lake_writer:
+        raw = lake_writer.submit(write_tables, desk.lake, raw_tables(received, now, unpriced))
+        published = publish(desk.engine, unified, desk.currencies, now, run_id=run_id)
+        raw.result()
+    tables = history_rows(desk.lake, published, now)
     fresh = published.is_new or any(each.changed for each in received)
-    tables = [*raw_tables(received, now, unpriced), *history_rows(desk.lake, published, now)]
     if fresh or not desk.lake.table_exists("marts", "best_price_packages"):
         tables += [unified_offers(unified), best_prices(published)]
     write_tables(desk.lake, tables)
@@ -108,14 +111,17 @@ def receive(
         raise NotFound(f"there is no provider {', '.join(unknown)}; the providers are {known}")
     now, costs = desk.clock(), _costs(desk)
 
-    def one(slug: str) -> Received:
+    def one(slug: str, good: Future[pl.DataFrame | None]) -> Received:
         fetched = download(desk.providers[slug], slug, progress)
-        received = _judged(desk, fetched, costs, rates, accept=slug in accept)
+        received = _judged(fetched, good.result(), costs, rates, accept=slug in accept)
         _note(desk, received, now)
         return received
 
-    with ThreadPoolExecutor(max_workers=max(1, len(slugs)), thread_name_prefix="catalogue") as pool:
-        return tuple(pool.map(one, slugs))
+    workers = ThreadPoolExecutor(max_workers=max(1, len(slugs)), thread_name_prefix="catalogue")
+    reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="last-good")
+    with bulk_parsing(), workers, reader:
+        good = [reader.submit(last_good, desk.lake, slug) for slug in slugs]
+        return tuple(workers.map(one, slugs, good))
 
 
 def raw_tables(received: Sequence[Received], now: datetime, unpriced: pl.DataFrame | None = None) -> list[LakeTable]:
@@ -131,10 +137,11 @@ def unify_good(desk: CatalogueDesk, received: Sequence[Received], now: datetime)
     return unify([frame for frame in frames if frame is not None], _context(desk, now))
 
 
-def _judged(desk: CatalogueDesk, fetched: Download, costs: pl.DataFrame, rates: Rates, *, accept: bool) -> Received:
+def _judged(
+    fetched: Download, before: pl.DataFrame | None, costs: pl.DataFrame, rates: Rates, *, accept: bool
+) -> Received:
     """Judge a download against the provider's last good catalogue and the other providers' costs."""
     slug = fetched.provider
-    before = last_good(desk.lake, slug)
     if fetched.failure:
         return Received(fetched, unread(fetched.failure), fetched.failure, before, False, 0, pl.DataFrame())
     others = costs.filter(pl.col("provider") != slug).group_by("package_id")

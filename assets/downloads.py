@@ -1,7 +1,9 @@
 """Reading a provider's catalogue whole, without letting one provider stop the others, and its last good one."""
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
@@ -50,6 +52,18 @@ def download(provider: Provider, slug: str, progress: Progress | None = None) ->
         failure = f"its catalogue could not be read: unexpected {type(error).__name__} after page {pages}"
     seconds = time.monotonic() - started
     return Download(slug, rows.frame(), rows.rejects_frame(), pages, rows.repeats, seconds, failure)
+
+
+@contextmanager
+def bulk_parsing() -> Iterator[None]:
+    """Keep Python from looking for reference cycles: payloads have none, and looking takes a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def last_good(lake: Lake, slug: str) -> pl.DataFrame | None:

@@ -48,11 +48,12 @@ def best_offers(offers: pl.DataFrame) -> pl.DataFrame:
 
     Wants the columns `package_id`, `eligible` and those of `TRIAL_ORDER`.
     """
-    eligible = offers.lazy().filter("eligible")
-    # Few rows tie for the lowest cost, so only those are sorted by the text columns.
-    lowest = eligible.filter(pl.col("landed_micros") == pl.col("landed_micros").min().over("package_id"))
-    ordered = lowest.sort("package_id", *TRIAL_ORDER[1:])
-    return ordered.unique("package_id", keep="first", maintain_order=True).collect()
+    cheapest = pl.col("landed_micros") == pl.col("landed_micros").min().over("package_id")
+    lowest = offers.lazy().filter("eligible").filter(cheapest).collect()
+    # Few packages have two cheapest offers, so only those are sorted by the text columns.
+    tied = lowest.get_column("package_id").is_duplicated()
+    settled = lowest.filter(tied).sort(*TRIAL_ORDER[1:]).unique("package_id", keep="first", maintain_order=True)
+    return pl.concat([lowest.filter(~tied), settled])
 
 
 def rules_frame(rules: Sequence[PricingRule]) -> pl.DataFrame:
