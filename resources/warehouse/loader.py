@@ -2,8 +2,8 @@
 
 Postgres (rows with `changed_xid` from the cursor on, one snapshot for all tables) -> CSV -> one lake transaction that
 replaces those rows and moves the cursor. Killed at any point it loses and doubles nothing; repeated it changes
-nothing; a transaction that commits late is still below no cursor, because the cursor is the snapshot's oldest running
-transaction. Only allow-listed columns are read at all (`resources.warehouse.copies`).
+nothing; a transaction that commits late is not missed, because the cursor is the snapshot itself: what it could not
+see is still to be loaded. Only allow-listed columns are read at all (`resources.warehouse.copies`).
 """
 # ruff: noqa: S608 - statements are made of the allow-list's constants; values are bound or whole numbers
 
@@ -25,17 +25,19 @@ from resources.warehouse.tables import NAME, set_comments, table_exists
 # Transaction ids mean something within one database of one server only.
 _POSITION = text(
     "select system_identifier::text || '/' || (select oid from pg_database where datname = current_database()),"
-    " pg_snapshot_xmin(pg_current_snapshot())::text::bigint from pg_control_system()"
+    " pg_current_snapshot()::text from pg_control_system()"
 )
-_CURSORS = "table_name varchar, store varchar, changed_xid bigint, rows_loaded bigint, loaded_at timestamp"
+_CURSORS = "table_name varchar, store varchar, snapshot varchar, rows_loaded bigint, loaded_at timestamp"
+# The index narrows to what no older transaction wrote; the snapshot then leaves out what it could see.
+_UNSEEN = "changed_xid >= pg_snapshot_xmin({snapshot}) and not pg_visible_in_snapshot(changed_xid, {snapshot})"
 
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """A database and the oldest transaction that was still running there: everything before it is visible."""
+    """A database and a snapshot of it (`xmin:xmax:running,…`)."""
 
     store: str
-    oldest: int
+    snapshot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,40 +80,41 @@ def _load(engine: Engine, lake: duckdb.DuckDBPyConnection, copies: Sequence[Copi
     with snapshot as postgres, TemporaryDirectory(prefix="numnaroad-load-") as folder:
         here = _position(postgres)
         for copy in copies:
-            since = 0 if _prepare(lake, copy) else _since(cursors, copy, here)
+            since = None if _prepare(lake, copy) else _since(cursors, copy, here)
             file = Path(folder) / f"{copy.name}.csv"
             changed[copy.name] = _export(postgres, copy, since, file)
-            if since == 0:
+            if since is None:
                 lake.execute(f"delete from raw.{copy.name}")
             if changed[copy.name]:
-                _import(lake, copy, file, merge=since > 0)
+                _import(lake, copy, file, merge=since is not None)
             file.unlink()
-            if changed[copy.name] or since == 0:
+            if changed[copy.name] or since is None:
                 _move_cursor(lake, copy.name, here, changed[copy.name])
     return {copy.name: Loaded(changed[copy.name], _count(lake, copy)) for copy in copies}
 
 
 def _position(postgres: Connection) -> _Position:
-    store, oldest = postgres.execute(_POSITION).one()
-    return _Position(str(store), int(oldest))
+    store, snapshot = postgres.execute(_POSITION).one()
+    return _Position(str(store), str(snapshot))
 
 
 def _cursors(lake: duckdb.DuckDBPyConnection) -> dict[str, _Position]:
     if not table_exists(lake, "raw", "load_cursors"):
         return {}
-    rows = lake.execute("select table_name, store, changed_xid from raw.load_cursors").fetchall()
-    return {name: _Position(store, xid) for name, store, xid in rows}
+    rows = lake.execute("select table_name, store, snapshot from raw.load_cursors").fetchall()
+    return {name: _Position(store, snapshot) for name, store, snapshot in rows}
 
 
-def _since(cursors: Mapping[str, _Position], copy: CopiedTable, here: _Position) -> int:
-    """Return the first transaction to load; 0, everything, when the lake was loaded from another database."""
+def _since(cursors: Mapping[str, _Position], copy: CopiedTable, here: _Position) -> str | None:
+    """Return the snapshot that was loaded; None, everything is to be loaded, when it was of another database."""
     cursor = cursors.get(copy.name)
-    return cursor.oldest if cursor is not None and cursor.store == here.store else 0
+    return cursor.snapshot if cursor is not None and cursor.store == here.store else None
 
 
-def _has_changes(postgres: Connection, copy: CopiedTable, since: int) -> bool:
-    query = f"select exists (select from {copy.name} where changed_xid >= cast(:since as text)::xid8)"
-    return bool(postgres.scalar(text(query), {"since": str(since)}))
+def _has_changes(postgres: Connection, copy: CopiedTable, since: str | None) -> bool:
+    unseen = "true" if since is None else _UNSEEN.format(snapshot="cast(:since as pg_snapshot)")
+    query = f"select exists (select from {copy.name} where {unseen})"
+    return bool(postgres.scalar(text(query), {} if since is None else {"since": since}))
 
 
 def _missing_columns(lake: duckdb.DuckDBPyConnection, copy: CopiedTable) -> list[str]:
@@ -137,9 +140,10 @@ def _prepare(lake: duckdb.DuckDBPyConnection, copy: CopiedTable) -> bool:
     return True
 
 
-def _export(postgres: Connection, copy: CopiedTable, since: int, file: Path) -> int:
+def _export(postgres: Connection, copy: CopiedTable, since: str | None, file: Path) -> int:
     fields = ", ".join(column.expression for column in copy.columns)
-    query = f"select {fields} from {copy.name} where changed_xid >= '{since}'::xid8"
+    unseen = "true" if since is None else _UNSEEN.format(snapshot=f"'{quoted(since)}'::pg_snapshot")
+    query = f"select {fields} from {copy.name} where {unseen}"
     driver: psycopg.Connection[Any] = postgres.connection.driver_connection  # type: ignore[assignment]  # psycopg 3
     with driver.cursor() as cursor, file.open("wb") as out:
         with cursor.copy(f"copy ({query}) to stdout (format csv)".encode()) as data:
@@ -162,7 +166,7 @@ def _move_cursor(lake: duckdb.DuckDBPyConnection, name: str, here: _Position, ro
     lake.execute(f"create table if not exists raw.load_cursors ({_CURSORS})")
     lake.execute("delete from raw.load_cursors where table_name = ?", [name])
     lake.execute(
-        "insert into raw.load_cursors values (?, ?, ?, ?, now()::timestamp)", [name, here.store, here.oldest, rows]
+        "insert into raw.load_cursors values (?, ?, ?, ?, now()::timestamp)", [name, here.store, here.snapshot, rows]
     )
 
 

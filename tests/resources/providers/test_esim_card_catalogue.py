@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from esim.catalogue import Allowance, check_offer
@@ -37,6 +37,7 @@ def test_sizes_of_either_base_become_the_label(quantity: str, unit: str, size: i
 @given(st.integers(1, 500))
 def test_decimal_gigabytes_told_in_binary_ones_are_recognised(gigabytes: int) -> None:
     told = (Decimal(gigabytes) * 10**9 / (1 << 30)).quantize(Decimal("0.0001"))
+    assume(told * 10 != (told * 10).to_integral_value())  # 401.4 GB may be the label itself
     assert nominal_size(told, "GB") == gigabytes * 1000
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import polars as pl
+import psycopg
 import pytest
 from sqlalchemy import Engine, func, select, text, update
 
@@ -69,6 +70,17 @@ def test_a_load_without_changes_writes_nothing(engine: Engine, lake: Lake) -> No
     before = lake.read("select max(snapshot_id) from lake.snapshots()").item()
     assert all(result.changed == 0 for result in load_changes(engine, lake).values())
     assert lake.read("select max(snapshot_id) from lake.snapshots()").item() == before
+
+
+def test_a_transaction_elsewhere_on_the_server_makes_nothing_look_changed(
+    engine: Engine, lake: Lake, postgres_url: str
+) -> None:
+    with psycopg.connect(postgres_url) as elsewhere:
+        elsewhere.execute("select pg_current_xact_id()")  # older than every row that follows, and open for long
+        small_shop(engine)
+        load_changes(engine, lake)
+        assert tables_with_changes(engine, lake) == []
+        assert all(result.changed == 0 for result in load_changes(engine, lake).values())
 
 
 def test_updates_replace_the_row_and_leave_the_others(engine: Engine, lake: Lake) -> None:
@@ -148,7 +160,7 @@ def test_another_database_is_loaded_from_the_start(engine: Engine, lake: Lake) -
     small_shop(engine)
     load_changes(engine, lake)
     with lake.connect() as connection:
-        connection.execute("update raw.load_cursors set store = 'another', changed_xid = 9000000000")
+        connection.execute("update raw.load_cursors set store = 'another', snapshot = '9000000000:9000000000:'")
         connection.execute("insert into raw.orders (order_id) values ('from another store')")
     load_changes(engine, lake)
     same_rows(engine, lake)
