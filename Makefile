@@ -45,7 +45,7 @@ browser: setup ## Make sure a Chromium is there for the page tests
 	@$(BIN)/python -m tests.browser.install
 
 test: setup browser ## Run every test
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 lock: ## Pin the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

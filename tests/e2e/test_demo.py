@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NUMNAROAD = Path(sys.executable).parent / "numnaroad"
 
-pytestmark = [pytest.mark.timeout(420), pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.timeout(420)
 
 
 @pytest.fixture(scope="module")
