@@ -3,7 +3,7 @@
 server -> HotCatalogue (ready bytes) -> Gate (id, limit, headers, last catch) -> BodyLimit -> routes -> services
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -42,10 +42,15 @@ class Storefront(FastAPI):
         await (self._front or self.framework)(scope, receive, send)
 
 
-def create_app(settings: Settings | None = None, *, clock: Clock = utc_now) -> FastAPI:
-    """Return the app for `settings` (default: those of the environment); it connects when it is started."""
+def create_app(
+    settings: Settings | None = None, *, clock: Clock = utc_now, settled: Callable[[], None] = lambda: None
+) -> FastAPI:
+    """Return the app for `settings` (default: those of the environment); it connects when it is started.
+
+    `settled` is called whenever a catalogue has just been put on the shelf.
+    """
     settings = settings or load_settings()
-    shop = Shop(settings, clock)
+    shop = Shop(settings, clock, settled)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ There is one `Shop` per app; nothing lives in module variables.
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from threading import Lock
@@ -32,6 +33,10 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Shop:
     """The state of one app."""
 
@@ -40,8 +45,10 @@ class Shop:
     gateway: PaymentGateway
     payment_threads: CapacityLimiter
 
-    def __init__(self, settings: Settings, clock: Clock = utc_now) -> None:
+    def __init__(self, settings: Settings, clock: Clock = utc_now, settled: Callable[[], None] = _nothing) -> None:
+        """Take what the app is told; `settled` is called whenever a catalogue has just been put on the shelf."""
         self.settings = settings
+        self._settled = settled
         self.clock = clock
         self.shelf = Shelf()
         self.metrics = Metrics(self.shelf)
@@ -84,6 +91,7 @@ class Shop:
         """Put the newest published version on the shelf, if it is not there yet."""
         if await run_in_threadpool(self._published_version) != self.shelf.current.snapshot.version:
             self.shelf.swap(await run_in_threadpool(lambda: CatalogueSnapshot(published_catalogue(self.engine))))
+            self._settled()
         self.shelf.checked_at = self.clock()
 
     def provider(self, slug: str) -> Provider:

@@ -1,8 +1,9 @@
 """Measure the catalogue's hot path against a bare Starlette route that returns the same bytes on the same server.
 
-Needs `wrk` (Debian: `apt-get install wrk`). A database of its own is made below a temporary folder, with 125 plans for
-Japan among 5,000. Every figure is the median of rounds in which ours and the bare route take turns, so that a busy
-machine disturbs both alike. Exit status 1 when a figure is missed on the server that `python -m api` uses.
+Needs `wrk` (Debian: `apt-get install wrk`). A database of its own is made below a temporary folder, with 125 plans
+for Japan among 5,000. Every ratio is the median over short rounds in which ours and the bare route take turns, so that
+a busy machine disturbs both alike; the CPU time a request costs is printed beside it, because it is disturbed least.
+Exit status 1 when a figure is missed on the server that `python -m api` uses.
 """
 
 import os
@@ -32,7 +33,8 @@ SERVERS = ("uvicorn", "granian")
 OURS, BARE = "api.__main__:create_app", "bench.bare_app:create_app"
 QUERY = "/v1/packages?destination=JP"
 PLANS_JP, PLANS = 125, 5000
-ROUNDS, SECONDS, CONNECTIONS = 5, 4, 64
+ROUNDS, SECONDS, CONNECTIONS = 9, 2, 64
+FIELDS = ("per_second", "p99_ms", "cpu_us")
 MIN_RATIO, MIN_RATIO_304, MAX_P99_RATIO, MAX_COLD_START = 0.8, 0.9, 2.0, 3.0
 
 
@@ -106,10 +108,13 @@ def plan(n: int, country: str) -> dict[str, object]:
 def measure(server: str, environment: dict[str, str]) -> bool:
     """Print the ratios on one server; return whether they hold."""
     with serving(server, OURS, environment) as (ours, process):
-        answer = httpx.get(ours + QUERY)
+        plain = {"Accept-Encoding": "identity"}  # as wrk asks: each encoding has a tag of its own
+        answer = httpx.get(ours + QUERY, headers=plain)
         answer.raise_for_status()
         Path(environment["BARE_BODY"]).write_bytes(answer.content)
         etag = answer.headers["etag"]
+        if httpx.get(ours + QUERY, headers=plain | {"If-None-Match": etag}).status_code != httpx.codes.NOT_MODIFIED:
+            raise RuntimeError("the entity tag is not recognised, so there is no 304 to measure")
         with serving(server, BARE, environment) as (bare, bare_process):
             rounds: dict[str, list[Load]] = {name: [] for name in ("ours", "bare", "ours 304", "bare 304")}
             for _ in range(ROUNDS):
@@ -117,19 +122,27 @@ def measure(server: str, environment: dict[str, str]) -> bool:
                 rounds["bare"].append(wrk(bare_process, bare + QUERY))
                 rounds["ours 304"].append(wrk(process, ours + QUERY, f"If-None-Match: {etag}"))
                 rounds["bare 304"].append(wrk(bare_process, f"{bare}/unchanged", f"If-None-Match: {etag}"))
-    rate = {name: statistics.median(load.per_second for load in loads) for name, loads in rounds.items()}
-    p99 = {name: statistics.median(load.p99_ms for load in loads) for name, loads in rounds.items()}
-    cpu = {name: statistics.median(load.cpu_us for load in loads) for name, loads in rounds.items()}
-    ratio, late = rate["ours"] / rate["bare"], p99["ours"] / p99["bare"]
-    ratio_304, strict_304 = rate["ours 304"] / rate["bare"], rate["ours 304"] / rate["bare 304"]
     print(f"{server}: GET {QUERY}, {PLANS_JP} plans, {len(answer.content)} bytes, {CONNECTIONS} connections")
-    for name in rounds:
-        print(f"  {name:9} {rate[name]:9,.0f}/s   p99 {p99[name]:6.2f} ms   {cpu[name]:5.1f} us CPU a request")
-    print(f"  requests/s, ours to bare       {ratio:5.2f}   (at least {MIN_RATIO})")
-    print(f"  p99, ours to bare              {late:5.2f}   (at most {MAX_P99_RATIO})")
-    print(f"  304, ours to bare              {ratio_304:5.2f}   (at least {MIN_RATIO_304})")
-    print(f"  304, ours to a bare empty 304  {strict_304:5.2f}   (at least {MIN_RATIO_304})\n")
-    return ratio >= MIN_RATIO and late <= MAX_P99_RATIO and min(ratio_304, strict_304) >= MIN_RATIO_304
+    for name, loads in rounds.items():
+        rate, p99, cpu = (statistics.median(getattr(load, field) for load in loads) for field in FIELDS)
+        print(f"  {name:9} {rate:9,.0f}/s   p99 {p99:6.2f} ms   {cpu:5.1f} us CPU a request")
+    figures = [
+        ("requests/s, ours to bare", ratio(rounds, "ours", "bare", "per_second"), MIN_RATIO, True),
+        ("p99, ours to bare", ratio(rounds, "ours", "bare", "p99_ms"), MAX_P99_RATIO, False),
+        ("304 requests/s, ours to bare 304", ratio(rounds, "ours 304", "bare 304", "per_second"), MIN_RATIO_304, True),
+    ]
+    for name, value, bound, at_least in figures:
+        print(f"  {name:34} {value:5.2f}   ({'at least' if at_least else 'at most'} {bound})")
+    print(f"  CPU a request, bare to ours: {ratio(rounds, 'bare', 'ours', 'cpu_us'):.2f}, ", end="")
+    print(f"304: {ratio(rounds, 'bare 304', 'ours 304', 'cpu_us'):.2f}\n")
+    return all(value >= bound if at_least else value <= bound for _, value, bound, at_least in figures)
+
+
+def ratio(rounds: dict[str, list[Load]], over: str, under: str, field: str) -> float:
+    """Return the median of one figure's ratio, round by round: neighbours in time share what else the machine does."""
+    pairs = zip(rounds[over], rounds[under], strict=True)
+    ratios = [float(getattr(one, field)) / float(getattr(other, field)) for one, other in pairs]
+    return statistics.median(ratios)
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class HotCatalogue:
         if_none_match = asked.get(b"if-none-match")
         self._metrics.ready_answers += 1
         if if_none_match is not None and matches(if_none_match, variant.etag):
-            await send(variant.start(304, origin, self._extra(origin)))
+            await send(variant.start(304, origin, self._cors.headers(origin)))
             await send(_EMPTY)
             return
         await send(variant.start(200, origin, self._extra(origin)))
