@@ -48,8 +48,10 @@ def best_offers(offers: pl.DataFrame) -> pl.DataFrame:
 
     Wants the columns `package_id`, `eligible` and those of `TRIAL_ORDER`.
     """
-    cheapest = pl.col("landed_micros") == pl.col("landed_micros").min().over("package_id")
-    lowest = offers.lazy().filter("eligible").filter(cheapest).collect()
+    # The minimum is taken over a masked column, so that the text columns of losing rows are never copied.
+    may_win = pl.when("eligible").then(pl.col("landed_micros"))
+    cheapest = may_win == may_win.min().over("package_id")
+    lowest = offers.lazy().filter(cheapest).collect(engine="streaming")
     # Few packages have two cheapest offers, so only those are sorted by the text columns.
     tied = lowest.get_column("package_id").is_duplicated()
     settled = lowest.filter(tied).sort(*TRIAL_ORDER[1:]).unique("package_id", keep="first", maintain_order=True)

@@ -21,15 +21,15 @@ T = TypeVar("T")
 OFFERS = 1_000_000
 PACKAGES = 250_000
 ROWS = 100_000  # the row rule is timed on a tenth and scaled up
-ROUNDS = 5
+ROUNDS = 7
 _PROVIDERS = ("airalo", "esim_access", "esim_card", "esim_go", "mobimatter")
 _RATES = {"USD": 1_000_000, "EUR": 1_086_543, "GBP": 1_271_009}
 
 _DUCKDB = """
 with landed as (
-    select o.package_id, o.provider, o.provider_package_id, p.priority,
-        (o.cost_micros * r.usd_micros + 500000) // 1000000 + p.fee as landed_micros
-    from offers o join rates r on r.currency = o.cost_currency join providers p on p.provider = o.provider
+    select o.package_id, o.provider, o.provider_package_id, o.priority,
+        (o.cost_micros * r.usd_micros + 500000) // 1000000 as landed_micros
+    from offers o join rates r on r.currency = o.cost_currency
     where o.eligible
 ), lowest as (
     select package_id, min(landed_micros) as landed_micros from landed group by package_id
@@ -59,8 +59,8 @@ def race() -> Race:
     ours, polars_seconds = _best_of(lambda: _polars(offers))
     theirs, duckdb_seconds = _duckdb_best(offers)
     part = offers.head(ROWS)
-    candidates = _candidates(part)
-    by_row, row_seconds = _best_of(lambda: _by_rows(candidates), rounds=1)
+    rows = _rows(part)
+    by_row, row_seconds = _best_of(lambda: _by_rows(rows), rounds=2)
     key = ("package_id", "provider", "provider_package_id", "landed_micros")
     if not ours.select(key).sort("package_id").equals(theirs.select(key).sort("package_id")):
         raise AssertionError("polars and DuckDB choose different offers")
@@ -73,10 +73,12 @@ def race() -> Race:
 def generated(count: int) -> pl.DataFrame:
     """Return `count` offers of five providers, sorted by nothing, with ties and some that may not win."""
     roll = random.Random(1)
+    providers = [roll.randrange(len(_PROVIDERS)) for _ in range(count)]
     return pl.DataFrame(
         {
             "package_id": [f"pkg-{roll.randrange(PACKAGES * count // OFFERS)}-5gb-30d" for _ in range(count)],
-            "provider": [_PROVIDERS[roll.randrange(5)] for _ in range(count)],
+            "provider": [_PROVIDERS[number] for number in providers],
+            "priority": providers,
             "provider_package_id": [f"plan-{number}" for number in range(count)],
             "cost_micros": [roll.randrange(50, 5_000) * 10_000 for _ in range(count)],
             "cost_currency": [roll.choice(("USD", "USD", "USD", "EUR", "GBP")) for _ in range(count)],
@@ -88,9 +90,8 @@ def generated(count: int) -> pl.DataFrame:
 
 def _polars(offers: pl.DataFrame) -> pl.DataFrame:
     rate = pl.col("cost_currency").replace_strict(_RATES, return_dtype=pl.Int64)
-    priority = pl.col("provider").replace_strict({p: n for n, p in enumerate(_PROVIDERS)}, return_dtype=pl.Int64)
     landed = landed_micros_of(pl.col("cost_micros"), rate, pl.lit(0, dtype=pl.Int64))
-    return best_offers(offers.with_columns(landed_micros=landed, priority=priority))
+    return best_offers(offers.with_columns(landed_micros=landed))
 
 
 def _duckdb_best(offers: pl.DataFrame) -> tuple[pl.DataFrame, float]:
@@ -100,39 +101,43 @@ def _duckdb_best(offers: pl.DataFrame) -> tuple[pl.DataFrame, float]:
         connection.execute("create table offers as select * from frame")
         connection.execute("create table rates (currency varchar, usd_micros bigint)")
         connection.executemany("insert into rates values (?, ?)", list(_RATES.items()))
-        connection.execute("create table providers (provider varchar, priority int, fee bigint)")
-        connection.executemany("insert into providers values (?, ?, 0)", [(p, n) for n, p in enumerate(_PROVIDERS)])
         found, seconds = _best_of(lambda: connection.execute(_DUCKDB).pl())
     return found.with_columns(pl.col("landed_micros").cast(pl.Int64)), seconds
 
 
-def _candidates(offers: pl.DataFrame) -> dict[str, list[tuple[ProviderOffer, bool]]]:
-    grouped: dict[str, list[tuple[ProviderOffer, bool]]] = {}
-    for row in offers.iter_rows(named=True):
-        cost = Cost(Decimal(row["cost_micros"]).scaleb(-6), row["cost_currency"])
-        offer = ProviderOffer(
-            provider=row["provider"],
-            provider_package_id=row["provider_package_id"],
-            name="plan",
-            kind=OfferKind.PLAN,
-            coverage=Coverage(("JP",)),
-            allowance=Allowance.TOTAL,
-            data_mb=5000,
-            validity_days=30,
-            cost=cost,
+Row = tuple[str, ProviderOffer, int, bool]
+
+
+def _rows(offers: pl.DataFrame) -> list[Row]:
+    return [
+        (
+            row["package_id"],
+            ProviderOffer(
+                provider=row["provider"],
+                provider_package_id=row["provider_package_id"],
+                name="plan",
+                kind=OfferKind.PLAN,
+                coverage=Coverage(("JP",)),
+                allowance=Allowance.TOTAL,
+                data_mb=5000,
+                validity_days=30,
+                cost=Cost(Decimal(row["cost_micros"]).scaleb(-6), row["cost_currency"]),
+            ),
+            row["priority"],
+            row["eligible"],
         )
-        grouped.setdefault(row["package_id"], []).append((offer, row["eligible"]))
-    return grouped
+        for row in offers.iter_rows(named=True)
+    ]
 
 
-def _by_rows(grouped: dict[str, list[tuple[ProviderOffer, bool]]]) -> list[tuple[str, str, str, int]]:
-    rates = Rates(_RATES)
+def _by_rows(rows: list[Row]) -> list[tuple[str, str, str, int]]:
+    rates, grouped = Rates(_RATES), dict[str, list[Candidate]]()
+    for package_id, offer, priority, eligible in rows:
+        candidate = Candidate(offer, landed_micros(offer.cost, rates), priority, eligible)
+        grouped.setdefault(package_id, []).append(candidate)
     found = []
-    for package_id, offers in grouped.items():
-        best = best_offer(
-            Candidate(offer, landed_micros(offer.cost, rates), _PROVIDERS.index(offer.provider), eligible)
-            for offer, eligible in offers
-        )
+    for package_id, candidates in grouped.items():
+        best = best_offer(candidates)
         if best is not None:
             found.append((package_id, best.offer.provider, best.offer.provider_package_id, best.landed_micros))
     return found
