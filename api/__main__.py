@@ -1,7 +1,9 @@
 """Run the API: `python -m api`, by the settings HOST, API_PORT and API_WORKERS.
 
-uvicorn with uvloop and httptools. `make bench-api` measures granian beside it: a request of the hot path costs both the
-same CPU time, and uvicorn is one process less to start, to watch and to stop.
+uvicorn with uvloop and httptools. `make bench-api` measures granian beside it, which serves the hot path about 1.4 times
+as fast (30,000/s to 21,000/s on two cores, 2026-11). uvicorn is kept all the same: both are far above what a shop needs,
+and granian's worker is a second process that makes the cold start longer and survives, with the port, when its parent is
+killed.
 """
 
 import gc
@@ -15,7 +17,7 @@ import uvicorn
 from resources.logs import configure_logging, configure_sentry
 from resources.settings import MissingSettings, Settings, load_settings
 
-GRACE_SECONDS = 5  # open event streams get this long when the server stops
+GRACE_SECONDS = 3  # open event streams get this long when the server stops; their readers resume elsewhere
 
 
 def create_app() -> object:
@@ -32,7 +34,7 @@ def create_app() -> object:
 def spare_the_collector() -> None:
     """Keep the catalogue and the imported code out of garbage collections.
 
-    They stay as long as the process, and looking through them again and again costs a third of a hot request.
+    They stay as long as the process; looking through them again and again would only make some answers late.
     """
     gc.collect()
     gc.freeze()
