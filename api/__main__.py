@@ -1,9 +1,9 @@
 """Run the API: `python -m api`, by the settings HOST, API_PORT and API_WORKERS.
 
-uvicorn with uvloop and httptools. `make bench-api` measures granian beside it, which serves the hot path about 1.4 times
-as fast (30,000/s to 21,000/s on two cores, 2026-11). uvicorn is kept all the same: both are far above what a shop needs,
-and granian's worker is a second process that makes the cold start longer and survives, with the port, when its parent is
-killed.
+uvicorn with uvloop and httptools. `make bench-api` measures granian beside it, which serves the hot path about 1.4
+times as fast (30,000/s to 21,000/s on two cores, 2026-11). uvicorn is kept all the same: both are far above what a shop
+needs, and granian's worker is a second process that makes the cold start longer and survives, with the port, when its
+parent is killed.
 """
 
 import gc
