@@ -75,7 +75,9 @@ def _isolated_environment(folder: Path) -> dict[str, str]:
     from resources.settings import Settings
 
     names = {name.upper() for name in Settings.model_fields}
-    kept = {name: value for name, value in os.environ.items() if name not in names and not name.startswith("SANDBOX_")}
+    # Recorded catalogues are the one thing a demo may be given: it then runs on real data.
+    foreign = {name for name in os.environ if name in names or name.startswith("SANDBOX_")} - {"SANDBOX_CATALOGUES"}
+    kept = {name: value for name, value in os.environ.items() if name not in foreign}
     ports = _free_ports(5)
     names_of_ports = ("API_PORT", "DAGSTER_PORT", "SANDBOX_PORT", "SANDBOX_SMTP_PORT", "CODE_SERVER_PORT")
     blanks = {name: "" for name in names}  # an empty value also wins over a line in .env

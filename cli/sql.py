@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
+from cli.console import make_console
 from esim.errors import InvalidInput
 
 if TYPE_CHECKING:  # polars and duckdb are heavy: `numnaroad --help` must not wait for them
@@ -39,14 +40,14 @@ def sql(
     with Lake(databases(settings).lake, settings.lake_path) as lake:
         reader = Reader(lake)
         if query is None:
-            _shell(reader, Console(), limit)
+            _shell(reader, make_console(), limit)
         elif csv:
             sys.stdout.write(reader.run(query).write_csv())
         elif json:
             rows = reader.run(query).to_dicts()
             sys.stdout.write(json_text.dumps(rows, indent=2, default=str, ensure_ascii=False) + "\n")
         else:
-            _show(reader.run(query), Console(), limit)
+            _show(reader.run(query), make_console(), limit)
 
 
 def _shell(reader: "Reader", console: Console, limit: int) -> None:
@@ -89,12 +90,28 @@ def _statements() -> Iterator[str]:
 
 
 def _show(rows: "pl.DataFrame", console: Console, limit: int) -> None:
+    if sum(map(len, rows.columns)) + 3 * rows.width > console.width:
+        _show_upright(rows, console, limit)
+    else:
+        _show_flat(rows, console, limit)
+    hidden = rows.height - min(rows.height, limit)
+    more = f", {hidden} more not shown (--limit, --csv)" if hidden else ""
+    console.print(f"{rows.height} row{'' if rows.height == 1 else 's'}{more}", style="dim")
+
+
+def _show_upright(rows: "pl.DataFrame", console: Console, limit: int) -> None:
+    """Print a line per column, one block a row: for results wider than the terminal."""
+    for row in rows.head(limit).iter_rows(named=True):
+        table = Table("column", Column("value", overflow="fold"), header_style="bold")
+        for name, value in row.items():
+            table.add_row(name, "" if value is None else escape(str(value)))
+        console.print(table)
+
+
+def _show_flat(rows: "pl.DataFrame", console: Console, limit: int) -> None:
     table = Table(header_style="bold")
     for name, kind in rows.schema.items():
         table.add_column(name, justify="right" if kind.is_numeric() else "left", overflow="fold")
     for row in rows.head(limit).iter_rows():
         table.add_row(*("" if value is None else escape(str(value)) for value in row))
     console.print(table)
-    hidden = rows.height - min(rows.height, limit)
-    more = f", {hidden} more not shown (--limit, --csv)" if hidden else ""
-    console.print(f"{rows.height} row{'' if rows.height == 1 else 's'}{more}", style="dim")
