@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from uuid import uuid4
 
+import duckdb
+import psycopg
 import pytest
 import stamina
+from psycopg import sql
 from sqlalchemy import Engine
 
 from resources.catalogue_desk import CatalogueDesk
-from resources.db.databases import Databases
+from resources.db.embedded import with_database
+from resources.lake import LakeResource, open_lake
 from resources.provider_clients import ProviderClients
 from resources.warehouse.lake import Lake
 from tests.assets.catalogue_builders import SLUGS, StreamedProvider, rates_source
@@ -41,10 +45,29 @@ class ShelfClients(ProviderClients):
 _current: list[Shelf] = []
 
 
+@pytest.fixture(scope="session")
+def lake_resource(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LakeResource]:
+    """One lake for all tests of a worker: making one takes longer than most tests do."""
+    name = f"lake_{uuid4().hex[:12]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        url, path = with_database(postgres_url, name), str(tmp_path_factory.mktemp("lake"))
+        yield LakeResource(catalogue_url=url, data_path=path)
+        open_lake(url, path).close()
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
 @pytest.fixture
-def lake(databases: Databases, tmp_path: Path) -> Iterator[Lake]:
-    with Lake(databases.lake, tmp_path / "lake") as opened:
-        yield opened
+def lake(lake_resource: LakeResource) -> Iterator[Lake]:
+    """The worker's lake, emptied afterwards."""
+    yield lake_resource.lake()
+    lake_resource.lake().transact(_empty)
+
+
+def _empty(connection: duckdb.DuckDBPyConnection) -> None:
+    tables = connection.execute("select schema_name, table_name from duckdb_tables() where database_name = 'lake'")
+    for schema, table in tables.fetchall():
+        connection.execute(f"drop table {schema}.{table}")
 
 
 @pytest.fixture

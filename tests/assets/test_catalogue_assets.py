@@ -12,7 +12,6 @@ from assets.catalogue_checks import catalogue_checks
 from assets.packages import catalogue_assets
 from esim.errors import ProviderUnavailable
 from pipelines.catalogue_jobs import catalogue_jobs, catalogue_schedules
-from resources.db.databases import Databases
 from resources.lake import LakeResource
 from resources.warehouse.lake import Lake
 from tests.assets.catalogue_builders import SLUGS, offer, plans, rates_source
@@ -20,11 +19,8 @@ from tests.assets.conftest import Shelf, ShelfClients
 
 
 @pytest.fixture
-def definitions(databases: Databases, lake: Lake) -> dg.Definitions:
-    resources = {
-        "lake": LakeResource(catalogue_url=databases.lake, data_path=lake.data_path),
-        "providers": ShelfClients(),
-    }
+def definitions(lake_resource: LakeResource, lake: Lake) -> dg.Definitions:
+    resources = {"lake": lake_resource, "providers": ShelfClients()}
     return dg.Definitions(
         assets=catalogue_assets,
         asset_checks=catalogue_checks,
