@@ -5,6 +5,7 @@ provider held -> unified offers -> one publication -> marts and price history. A
 its last good catalogue on sale and never stops the others.
 """
 
+import hashlib
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from esim.errors import NotFound
 from esim.pricing import Rates
 from resources.catalogue_desk import CatalogueDesk
 from resources.db import catalogue_store as store
+from resources.db.notices import tell_operations
 
+LOW_STOCK = 10
+_LISTED = 10
 _PEERS = {"package_id": pl.String(), "provider": pl.String(), "landed_micros": pl.Int64()}
 
 
@@ -84,6 +88,7 @@ def sync_catalogue(
         raw = lake_writer.submit(write_tables, desk.lake, raw_tables(received, now, unpriced))
         published = publish(desk.engine, unified, desk.currencies, now, run_id=run_id)
         raw.result()
+    tell_low_stock(desk, published, now)
     tables = history_rows(desk.lake, published, now)
     fresh = published.is_new or any(each.changed for each in received)
     if fresh or not desk.lake.table_exists("marts", "best_price_packages"):
@@ -161,6 +166,21 @@ def _note(desk: CatalogueDesk, received: Received, now: datetime) -> None:
             store.hold_provider(conn, received.provider, received.held_reason, now)
         else:
             store.release_provider(conn, received.provider, now)
+
+
+def tell_low_stock(desk: CatalogueDesk, published: Published, now: datetime) -> None:
+    """Tell operations which enabled offers are running out, once a day for the same offers."""
+    low = published.candidates.filter(pl.col("is_enabled") & pl.col("stock").is_between(1, LOW_STOCK - 1))
+    if low.is_empty():
+        return
+    listed = low.sort("stock", "offer_id").select("offer_id", "stock").rows()
+    ids = hashlib.blake2b(" ".join(sorted(offer_id for offer_id, _ in listed)).encode(), digest_size=6).hexdigest()
+    some = ", ".join(f"{offer_id} ({stock} left)" for offer_id, stock in listed[:_LISTED])
+    text = (
+        f"{len(listed)} offers on sale have fewer than {LOW_STOCK} left: {some}{', …' if len(listed) > _LISTED else ''}"
+    )
+    with desk.engine.begin() as conn:
+        tell_operations(conn, None, "low_stock", f"low_stock:{now.date().isoformat()}:{ids}", text)
 
 
 def _costs(desk: CatalogueDesk) -> pl.DataFrame:

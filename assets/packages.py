@@ -16,6 +16,7 @@ from assets.catalogue import (
     staging_unified_offers,
 )
 from assets.catalogue_figures import price_figures, table_schema
+from assets.catalogue_sync import tell_low_stock
 from assets.catalogue_tables import BEST_COMMENT, BEST_EXTRA, BEST_NOTES, best_prices, read_unified, write_tables
 from assets.price_history import history_rows
 from assets.publishing import price_catalogue, publish
@@ -64,6 +65,7 @@ def published_catalogue(
     with providers.desk(lake.lake()) as desk:
         now = desk.clock()
         done = publish(desk.engine, read_unified(desk.lake), desk.currencies, now, run_id=context.run.run_id)
+        tell_low_stock(desk, done, now)
         history = history_rows(desk.lake, done, now)
         write_tables(desk.lake, history)
     return dg.MaterializeResult(

@@ -291,6 +291,14 @@ def test_a_stock_count_alone_makes_no_new_version(shelf: Shelf, engine: Engine) 
     assert rows(engine, "select stock from offers") == [{"stock": 8}]
 
 
+def test_operations_hear_once_a_day_that_an_offer_runs_out(shelf: Shelf, engine: Engine) -> None:
+    shelf.providers["airalo"].offers = [offer("airalo", "4.5", stock=9), offer("airalo", "5", number="2", stock=3)]
+    for _ in range(2):
+        sync_catalogue(shelf.desk, providers=["airalo"])
+    told = rows(engine, "select kind, payload ->> 'text' as text from outbox")
+    assert told == [{"kind": "low_stock", "text": "1 offers on sale have fewer than 10 left: airalo:1 (9 left)"}]
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_persons_choice_outlives_every_sync(shelf: Shelf, engine: Engine, enabled: bool) -> None:
     for slug, cost in (("airalo", "4.5"), ("esim_go", "4.0")):
