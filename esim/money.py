@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor
 
 from esim.errors import InvalidMoney
@@ -51,6 +52,7 @@ class Rounding(StrEnum):
     DOWN = "down"
 
 
+@lru_cache(maxsize=256)
 def exponent(currency: str) -> int:
     """Return how many decimal places `currency` has (ISO 4217): 2 for USD, 0 for JPY, 3 for KWD.
 

@@ -99,7 +99,7 @@ def details_of(row: Row, key: str = "productDetails") -> Details:
         if not isinstance(entry, dict):
             raise InvalidOffer(f"{key} holds {glimpse(entry)}, not a name and a value", field=key)
         value = entry.get("value")
-        if isinstance(value, str | int) and not isinstance(value, bool):
+        if type(value) is str or type(value) is int:
             found.setdefault(text(entry, "name"), str(value).strip())
     return found
 

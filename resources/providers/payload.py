@@ -18,6 +18,8 @@ from esim.purchase import EsimProfile
 PAYLOAD_CHARACTERS = 500
 SAID_CHARACTERS = 200
 _MOST_DIGITS = 24
+_EXACT = 10**15  # whole numbers below it need no further look
+_NUMERIC = frozenset({int, str, Decimal})  # JSON's own types, and no bool among them
 _LONG_DIGITS = re.compile(r"\d{9,}")
 _MAIL_ADDRESS = re.compile(r"\S+@\S+")
 _BLANKS = re.compile(r"\s+")
@@ -81,11 +83,14 @@ def amount(row: Row, key: str) -> Decimal:
     Raises:
         InvalidOffer: it is absent, no number, not finite, or has more than 24 digits.
     """
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
+    value: Any = row.get(key)
+    kind = type(value)
+    if kind is int and -_EXACT < value < _EXACT:
+        return Decimal(value)
+    if kind not in _NUMERIC:
         raise InvalidOffer(f"{key} is {glimpse(value)}, not a number", field=key)
     try:
-        number = Decimal(value.strip() if isinstance(value, str) else value)
+        number = Decimal(value.strip() if kind is str else value)
     except InvalidOperation as error:
         raise InvalidOffer(f"{key} is {glimpse(value)}, not a number", field=key) from error
     if not _is_sensible(number):
@@ -94,10 +99,13 @@ def amount(row: Row, key: str) -> Decimal:
 
 
 def _is_sensible(number: Decimal) -> bool:
-    if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
-        return False
     # Counting digits exactly is slow, and a short text has few of them.
-    return len(str(number)) <= _MOST_DIGITS or len(number.as_tuple().digits) <= _MOST_DIGITS
+    text_of = str(number)
+    if len(text_of) <= _MOST_DIGITS and "E" not in text_of:
+        return number.is_finite()
+    return (
+        number.is_finite() and abs(number.adjusted()) <= _MOST_DIGITS and len(number.as_tuple().digits) <= _MOST_DIGITS
+    )
 
 
 def whole(row: Row, key: str) -> int:
