@@ -6,8 +6,8 @@ its last good catalogue on sale and never stops the others.
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -15,8 +15,19 @@ from io import BytesIO
 import polars as pl
 
 from assets.best_price import PriceContext, unify
-from assets.catalogue_holds import Finding, Judgement, judge, unread
-from assets.catalogue_tables import LakeTable, best_prices, raw_offers, rejected, unified_offers, write_tables
+from assets.catalogue_holds import Finding, judge, unchanged, unread
+from assets.catalogue_tables import (
+    CatalogueState,
+    LakeTable,
+    best_prices,
+    catalogue_states,
+    fingerprint,
+    raw_offers,
+    read_states,
+    rejected,
+    unified_offers,
+    write_tables,
+)
 from assets.downloads import Download, Progress, bulk_parsing, download, last_good
 from assets.price_history import history_rows
 from assets.publishing import Published, price_context, publish
@@ -40,14 +51,19 @@ class Received:
     findings: tuple[Finding, ...]
     held_reason: str
     offers: pl.DataFrame | None
+    state: CatalogueState | None
     changed: bool
-    quarantined: int
     moves: pl.DataFrame
 
     @property
     def provider(self) -> str:
         """The provider's slug."""
         return self.download.provider
+
+    @property
+    def quarantined(self) -> int:
+        """How many offers of its good catalogue are quarantined."""
+        return 0 if self.state is None else self.state.quarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +130,23 @@ def receive(
     if unknown := sorted({*slugs, *accept} - set(desk.providers)):
         known = ", ".join(desk.providers)
         raise NotFound(f"there is no provider {', '.join(unknown)}; the providers are {known}")
-    now, costs = desk.clock(), _costs(desk)
+    now, costs, states = desk.clock(), _costs(desk), read_states(desk.lake)
 
-    def one(slug: str, good: Future[pl.DataFrame | None]) -> Received:
+    def one(slug: str) -> Received:
         fetched = download(desk.providers[slug], slug, progress)
-        received = _judged(fetched, good.result(), costs, rates, accept=slug in accept)
+        received = _judged(desk, fetched, costs, rates, states, accept=slug in accept)
         _note(desk, received, now)
         return received
 
-    workers = ThreadPoolExecutor(max_workers=max(1, len(slugs)), thread_name_prefix="catalogue")
-    reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="last-good")
-    with bulk_parsing(), workers, reader:
-        good = [reader.submit(last_good, desk.lake, slug) for slug in slugs]
-        return tuple(workers.map(one, slugs, good))
+    with bulk_parsing(), ThreadPoolExecutor(max(1, len(slugs)), thread_name_prefix="catalogue") as workers:
+        return tuple(workers.map(one, slugs))
 
 
 def raw_tables(received: Sequence[Received], now: datetime, unpriced: pl.DataFrame | None = None) -> list[LakeTable]:
     """Return the lake tables a sync replaces (good catalogues that differ from the last good ones) and the rejects."""
     good = [raw_offers(each.provider, each.offers) for each in received if each.changed and each.offers is not None]
+    if states := {each.provider: each.state for each in received if each.changed and each.state is not None}:
+        good.append(catalogue_states(states))
     return good + rejected([each.download.rejects for each in received], now, unpriced)
 
 
@@ -143,21 +158,36 @@ def unify_good(desk: CatalogueDesk, received: Sequence[Received], now: datetime)
 
 
 def _judged(
-    fetched: Download, before: pl.DataFrame | None, costs: pl.DataFrame, rates: Rates, *, accept: bool
+    desk: CatalogueDesk,
+    fetched: Download,
+    costs: pl.DataFrame,
+    rates: Rates,
+    states: Mapping[str, CatalogueState],
+    *,
+    accept: bool,
 ) -> Received:
     """Judge a download against the provider's last good catalogue and the other providers' costs."""
     slug = fetched.provider
     if fetched.failure:
-        return Received(fetched, unread(fetched.failure), fetched.failure, before, False, 0, pl.DataFrame())
+        before = last_good(desk.lake, slug)
+        return Received(
+            fetched, unread(fetched.failure), fetched.failure, before, states.get(slug), False, pl.DataFrame()
+        )
+    state = CatalogueState(fingerprint(fetched.offers), 0)
+    if states.get(slug) == state:
+        same = unchanged(fetched.offers)
+        return Received(fetched, same.findings, "", same.offers, state, False, same.moves)
+    before = last_good(desk.lake, slug)
     others = costs.filter(pl.col("provider") != slug).group_by("package_id")
     peers = others.agg(peer=pl.col("landed_micros").median().cast(pl.Int64))
     # A plan listed again is a reject too, but says nothing against the catalogue.
     lost = fetched.rejects.join(fetched.offers, on="provider_package_id", how="anti").height
-    verdict: Judgement = judge(fetched.offers, lost, before, peers, rates, accept=accept)
+    verdict = judge(fetched.offers, lost, before, peers, rates, accept=accept)
     if verdict.held_reason:
-        return Received(fetched, verdict.findings, verdict.held_reason, before, False, 0, verdict.moves)
-    changed = before is None or not verdict.offers.equals(before)
-    return Received(fetched, verdict.findings, "", verdict.offers, changed, verdict.quarantined, verdict.moves)
+        return Received(fetched, verdict.findings, verdict.held_reason, before, states.get(slug), False, verdict.moves)
+    state = CatalogueState(state.fingerprint, verdict.quarantined)
+    changed = before is None or state != states.get(slug) or not verdict.offers.equals(before)
+    return Received(fetched, verdict.findings, "", verdict.offers, state, changed, verdict.moves)
 
 
 def _note(desk: CatalogueDesk, received: Received, now: datetime) -> None:

@@ -1,9 +1,11 @@
 """The catalogue's tables in the lake: what is written where, with the notes analysts read."""
 # ruff: noqa: S608 - only names checked by table_name() are put into statements
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import uuid4
 
 import duckdb
@@ -14,9 +16,10 @@ from assets.offer_frames import COLUMN_NOTES, REJECTS, rejected_plans
 from assets.published_frames import as_listed
 from assets.publishing import PricedCatalogue
 from resources.warehouse.lake import Lake
-from resources.warehouse.tables import check_frame, set_comments, table_exists, table_name
+from resources.warehouse.tables import check_frame, merge_rows, set_comments, table_exists, table_name
 
 RAW_COMMENT = "One row per plan of {slug}'s last good catalogue, normalised."
+STATES_COMMENT = "One row per provider: the digest of its last good catalogue as it was downloaded."
 REJECTS_COMMENT = "One row per plan and sync that could not be sold, with its reason."
 UNIFIED_COMMENT = "One row per offer of any provider's last good catalogue, with its landed cost in USD."
 BEST_COMMENT = "One row per package: its best offer, prices and margin."
@@ -48,6 +51,14 @@ BEST_EXTRA: dict[str, pl.DataType] = {
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueState:
+    """What tells whether a download is the last good catalogue over again."""
+
+    fingerprint: str
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
 class LakeTable:
     """Rows to write to one table of the lake."""
 
@@ -56,7 +67,8 @@ class LakeTable:
     rows: pl.DataFrame
     comment: str
     notes: Mapping[str, str]
-    append: bool = False
+    mode: Literal["replace", "append", "merge"] = "replace"
+    key: str = ""
 
 
 def write_tables(lake: Lake, tables: Sequence[LakeTable]) -> None:
@@ -72,14 +84,11 @@ def write_tables(lake: Lake, tables: Sequence[LakeTable]) -> None:
 
     def work(connection: duckdb.DuckDBPyConnection) -> None:
         for name, each in zip(names, tables, strict=True):
-            connection.register("incoming", each.rows)
-            if each.append:
-                new = not table_exists(connection, each.schema, each.table)
-                connection.execute(f"create table if not exists {name} as select * from incoming limit 0")
-                connection.execute(f"insert into {name} by name select * from incoming")
+            new = each.mode == "replace" or not table_exists(connection, each.schema, each.table)
+            if each.mode == "merge":
+                merge_rows(connection, each.schema, each.table, each.rows, each.key)
             else:
-                new = True
-                connection.execute(f"create or replace table {name} as select * from incoming")
+                _put(connection, name, each)
             if new:
                 # DuckLake 1.5 answers a comment on a missing column with a fatal error that ends the instance.
                 notes = {column: text for column, text in each.notes.items() if column in each.rows.columns}
@@ -89,9 +98,39 @@ def write_tables(lake: Lake, tables: Sequence[LakeTable]) -> None:
         lake.transact(work)
 
 
+def _put(connection: duckdb.DuckDBPyConnection, name: str, each: LakeTable) -> None:
+    connection.register("incoming", each.rows)
+    if each.mode == "replace":
+        connection.execute(f"create or replace table {name} as select * from incoming")
+    else:
+        connection.execute(f"create table if not exists {name} as select * from incoming limit 0")
+        connection.execute(f"insert into {name} by name select * from incoming")
+
+
 def raw_offers(slug: str, offers: pl.DataFrame) -> LakeTable:
     """Return a provider's last good catalogue as its table."""
     return LakeTable("raw", f"{slug}_offers", offers, RAW_COMMENT.format(slug=slug), COLUMN_NOTES)
+
+
+def catalogue_states(states: Mapping[str, CatalogueState]) -> LakeTable:
+    """Return the states of new last good catalogues as rows to merge."""
+    rows = [(slug, state.fingerprint, state.quarantined) for slug, state in sorted(states.items())]
+    schema = {"provider": pl.String, "fingerprint": pl.String, "quarantined": pl.Int64}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    return LakeTable("raw", "catalogue_states", frame, STATES_COMMENT, {}, mode="merge", key="provider")
+
+
+def read_states(lake: Lake) -> dict[str, CatalogueState]:
+    """Return the state of every provider's last good catalogue."""
+    if not lake.table_exists("raw", "catalogue_states"):
+        return {}
+    rows = lake.read("select provider, fingerprint, quarantined from raw.catalogue_states").rows()
+    return {slug: CatalogueState(fingerprint, quarantined) for slug, fingerprint, quarantined in rows}
+
+
+def fingerprint(offers: pl.DataFrame) -> str:
+    """Return a digest of a downloaded catalogue: equal for equal rows."""
+    return hashlib.blake2b(offers.write_ipc(None).getbuffer(), digest_size=16).hexdigest()
 
 
 def rejected(rejects: Sequence[pl.DataFrame], at: datetime, unpriced: pl.DataFrame | None = None) -> list[LakeTable]:
@@ -100,7 +139,7 @@ def rejected(rejects: Sequence[pl.DataFrame], at: datetime, unpriced: pl.DataFra
     if unpriced is not None:
         frames.append(unpriced.with_columns(payload=pl.lit("")).select(list(REJECTS)))
     rows = rejected_plans(pl.concat(frames), uuid4().hex, at)
-    return [LakeTable("raw", "rejected_plans", rows, REJECTS_COMMENT, {}, append=True)] if rows.height else []
+    return [LakeTable("raw", "rejected_plans", rows, REJECTS_COMMENT, {}, mode="append")] if rows.height else []
 
 
 def unified_offers(unified: pl.DataFrame) -> LakeTable:

@@ -49,7 +49,7 @@ def history_rows(lake: Lake, published: Published, now: datetime) -> list[LakeTa
         return []
     at = pl.lit(published.published_at or now).cast(HISTORY["changed_at"])
     rows = changed.with_columns(changed_at=at, version=pl.lit(published.version, dtype=pl.Int64)).select(list(HISTORY))
-    return [LakeTable("core", "price_history", rows, HISTORY_COMMENT, HISTORY_NOTES, append=True)]
+    return [LakeTable("core", "price_history", rows, HISTORY_COMMENT, HISTORY_NOTES, mode="append")]
 
 
 def current_state(published: Published) -> pl.DataFrame:
