@@ -26,6 +26,4 @@ defs = dg.Definitions(
         "operations": OrderOperations(),
     },
     executor=dg.in_process_executor,
-    # Every event of a run is in the UI; the code server's log keeps what is worth a line.
-    loggers={"console": dg.colored_console_logger.configured({"log_level": "INFO"})},
 )
