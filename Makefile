@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 CODE := esim resources assets pipelines api cli sandbox bench tests
 WORKERS ?= auto
 
-.PHONY: help setup run demo check format test browser lock clean bench-catalogue bench-api
+.PHONY: help setup run demo check format test browser lock clean bench-catalogue bench-api bench-start
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,9 @@ bench-catalogue: setup ## Catalogue sync and best price: figures and ratios
 
 bench-api: setup ## Catalogue API against a bare route: figures and ratios (needs wrk)
 	$(BIN)/python -m bench.api
+
+bench-start: setup ## Start-up times against their targets
+	$(BIN)/python -m bench.start
 
 clean: ## Remove what can be made again; the data folder stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
