@@ -13,7 +13,6 @@ from resources.db.notice_facts import OrderFacts, order_facts
 from resources.db.notices import CONFIRMATION, REFUNDED
 from resources.db.outbox import Channel, DueNotice, claim_notices, note_not_sent, note_sent
 from resources.db.refunds import DueRefund, claim_refunds, paid_back, record_refund, record_refusal, still_due
-from resources.mail.messages import DeliveredEsim, order_confirmation, order_failed_refunded, payment_failed
 from resources.order_operations import OrderTools
 
 PASS_SECONDS = 1.0
@@ -87,6 +86,8 @@ def render(tools: OrderTools, notice: DueNotice) -> Mail:
         NoticeError: there is no such kind of mail, or nothing to say in it.
         NotFound: its order is gone.
     """
+    from resources.mail.messages import payment_failed  # templates are read when a mail is due, not at every import
+
     if notice.order_id is None:
         raise NoticeError(f"notice {notice.key} names no order")
     units = [int(n) for n in notice.payload.get("esims", ())]
@@ -102,6 +103,8 @@ def render(tools: OrderTools, notice: DueNotice) -> Mail:
 
 
 def _confirmation(facts: OrderFacts) -> Mail:
+    from resources.mail.messages import DeliveredEsim, order_confirmation
+
     esims = [DeliveredEsim(unit.n, unit.package_name, unit.profile) for unit in facts.units if unit.profile]
     if not esims:
         raise NoticeError(f"order {facts.display_id} has no delivered eSIM to confirm")
@@ -109,6 +112,8 @@ def _confirmation(facts: OrderFacts) -> Mail:
 
 
 def _refunded(facts: OrderFacts) -> Mail:
+    from resources.mail.messages import order_failed_refunded
+
     if not facts.units:
         raise NoticeError(f"order {facts.display_id} has no refunded eSIM to tell of")
     total = sum((unit.price for unit in facts.units), Money(0, facts.units[0].price.currency))
