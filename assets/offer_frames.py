@@ -211,15 +211,14 @@ def _row(offer: ProviderOffer) -> tuple[object, ...]:
         offer.stock,
         offer.raw_data,
         offer.supports_top_up,
-        _hints(offer.order_hints),
+        _hints(tuple(offer.order_hints.items())),
     )
 
 
-def _hints(hints: dict[str, str]) -> str:
+@lru_cache(maxsize=4096)
+def _hints(hints: tuple[tuple[str, str], ...]) -> str:
     """Return hints as PostgreSQL prints JSONB: keys by length, then bytes; so that unchanged hints compare equal."""
-    if not hints:
-        return "{}"
-    ordered = sorted(hints.items(), key=lambda item: (len(item[0].encode()), item[0].encode()))
+    ordered = sorted(hints, key=lambda item: (len(item[0].encode()), item[0].encode()))
     return json.dumps(dict(ordered), ensure_ascii=False)
 
 

@@ -152,7 +152,10 @@ class Cost:
     @property
     def micros(self) -> int:
         """The amount in micro-units of the major unit, rounded half up."""
-        return int((self.amount * MICROS).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+        micros = self.amount * MICROS
+        whole = int(micros)
+        # Nearly every quote has six places at most, and rounding costs more than looking.
+        return whole if whole == micros else int(micros.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
     def __str__(self) -> str:
         return f"{self.amount.normalize():f} {self.currency}"
