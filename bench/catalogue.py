@@ -64,6 +64,8 @@ class Figure:
 def main() -> int:
     """Run everything and print the table; 1 when a target is missed."""
     console = Console()
+    for name in Settings.model_fields:  # no key of this machine may point a benchmark at a live provider
+        os.environ.pop(name.upper(), None)
     with tempfile.TemporaryDirectory(prefix="numnaroad-bench-") as folder, _sandbox() as url:
         figures = _sync_figures(Path(folder), url, console)
     figures += _race_figures(race())
@@ -83,7 +85,7 @@ def _sync_figures(folder: Path, url: str, console: Console) -> list[Figure]:
         for number in range(ROUNDS):
             with _desk(server, folder / f"shop{number}", settings) as desk:
                 cold.append(_seconds(partial(sync_catalogue, desk)))
-                unchanged.append(_seconds(partial(sync_catalogue, desk)))
+                unchanged += [_seconds(partial(sync_catalogue, desk)) for _ in range(2)]
                 report = sync_catalogue(desk)
         providers = build_providers(settings, limiter=Unlimited(), tokens=MemoryTokenStore(), clock=utc_now)
         requests = [_requests_of(provider) for provider in providers.values()]
