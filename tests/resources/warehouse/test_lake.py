@@ -117,8 +117,12 @@ def _write_from_a_process(url: str, path: str, number: int) -> None:
 def test_three_processes_create_and_write_the_same_lake(databases: Databases, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     arguments = [(databases.lake, str(tmp_path / "lake"), number) for number in (1, 2, 3)]
-    with context.Pool(3) as pool:
-        pool.starmap_async(_write_from_a_process, arguments).get(120)
+    writers = [context.Process(target=_write_from_a_process, args=each) for each in arguments]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
     with Lake(databases.lake, tmp_path / "lake") as lake:
         assert sorted(lake.read("select id from raw.merged")["id"]) == [1, 2, 3, 1000]
         assert sorted(lake.read("select id from raw.appended")["id"]) == [10, 11, 12, 20, 21, 22, 30, 31, 32]

@@ -168,9 +168,14 @@ def test_another_database_is_loaded_from_the_start(engine: Engine, lake: Lake) -
 
 def test_loaders_at_the_same_time_load_once(engine: Engine, lake: Lake, databases: Databases, tmp_path: Path) -> None:
     small_shop(engine)
-    arguments = [(databases.operational, databases.lake, str(tmp_path / "lake"))] * 2
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        pool.starmap_async(_load_once, arguments).get(120)
+    arguments = (databases.operational, databases.lake, str(tmp_path / "lake"))
+    spawn = multiprocessing.get_context("spawn")
+    loaders = [spawn.Process(target=_load_once, args=arguments) for _ in range(2)]
+    for loader in loaders:
+        loader.start()
+    for loader in loaders:
+        loader.join(120)
+    assert [loader.exitcode for loader in loaders] == [0, 0]
     same_rows(engine, lake)
     assert lake.read("select count(*) from raw.load_cursors").item() == len(COPIES)
 
