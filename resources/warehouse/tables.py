@@ -67,11 +67,15 @@ def set_comments(
     column_comments: Mapping[str, str],
     kind: str = "table",
 ) -> None:
-    """Describe a table (or view) and its columns; an empty text removes nothing and adds nothing."""
+    """Describe a table (or view) and its columns; an empty text removes nothing and adds nothing.
+
+    A column the table does not have is left out: commenting on one is fatal to DuckLake and ends the whole process.
+    """
     if comment:
         connection.execute(f"comment on {kind} {name} is '{quoted(comment)}'")
+    present = {row[0] for row in connection.execute(f"describe {name}").fetchall()}
     for column, text in column_comments.items():
-        if text:
+        if text and column in present:
             connection.execute(f"comment on column {name}.\"{column}\" is '{quoted(text)}'")
 
 

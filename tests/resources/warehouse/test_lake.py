@@ -33,6 +33,15 @@ def test_extensions_come_from_wheels_of_this_duckdb() -> None:
     assert wheel_file("no_such") is None
 
 
+def test_a_comment_on_a_column_that_is_not_there_is_left_out(lake: Lake) -> None:
+    comments = {"gone": "was here once", "price_minor": "in cents"}
+
+    assert lake.write("raw", "plans", rows(1), column_comments=comments) == 1
+
+    notes = lake.read("select comment from duckdb_columns() where table_name = 'plans' and comment is not null")
+    assert notes["comment"].to_list() == ["in cents"]
+
+
 def test_replace_then_append_keeps_types_and_comments(lake: Lake) -> None:
     assert lake.write("raw", "plans", rows(1, 2, 3), comment="plans", column_comments={"price_minor": "in cents"}) == 3
     assert lake.write("raw", "plans", rows(4), mode="append") == 1
