@@ -92,5 +92,5 @@ class Listener:
             self._watch.everything_may_have_moved()
         try:
             await self._refresh()
-        except Exception:
+        except Exception:  # whatever a refresh meets, the shop goes on with the catalogue it has
             log.exception("the catalogue could not be read; the last one stays on the shelf")

@@ -85,7 +85,7 @@ class World:
     async def _guard(self, work: Coroutine[Any, Any, None], name: str) -> None:
         try:
             await work
-        except Exception:
+        except Exception:  # a task nobody awaits: unlogged, its error would be lost
             logger.exception("background work %s failed", name)
 
     def later(self, seconds: float, action: Callable[[], Awaitable[None]], name: str) -> None:
