@@ -28,6 +28,7 @@ from rich.table import Table
 
 from assets.catalogue_sync import sync_catalogue
 from bench.best_price import Race, race
+from cli.run import wait_for
 from esim.fakes import MemoryTokenStore
 from resources.catalogue_desk import CatalogueDesk, utc_now
 from resources.db.databases import Databases, make_engine
@@ -176,23 +177,12 @@ def _sandbox() -> Iterator[str]:
     process = subprocess.Popen([sys.executable, "-m", "sandbox"], env=environment, cwd=ROOT)
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/healthz", process)
+        if not wait_for(f"{url}/healthz", 60):
+            raise SystemExit("the sandbox did not start; its messages are above")
         yield url
     finally:
         process.terminate()
         process.wait(20)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            httpx.get(url).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.1)
-        else:
-            return
-    raise SystemExit("the sandbox did not start; its messages are above")
 
 
 def _seconds(work: Callable[[], object]) -> float:
