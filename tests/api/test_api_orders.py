@@ -1,6 +1,7 @@
 """Orders for whoever holds the token: what is shown, to whom, live, and as QR codes."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -183,6 +184,11 @@ class Stream:
             else:
                 fields = {}
 
+    def leave(self) -> None:
+        """Hang up; closing alone would wait for the reader, which waits for the server."""
+        with suppress(OSError):  # the server hung up first
+            self._response.extensions["network_stream"].get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+
     @property
     def statuses(self) -> list[str]:
         return [data["status"] for kind, data, _ in self.events if kind == "status" and data["esim"] is None]
@@ -194,7 +200,11 @@ def stream(api: ServedApi, order: dict[str, Any], after: int | None = None) -> I
     with api.client.stream("GET", f"{path(order)}/events", headers=headers) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
-        yield Stream(response)
+        seen = Stream(response)
+        try:
+            yield seen
+        finally:
+            seen.leave()
 
 
 def test_an_order_is_followed_live_to_its_end(api: ServedApi, engine: Engine, order: dict[str, Any]) -> None:

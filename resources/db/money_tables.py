@@ -1,0 +1,59 @@
+"""The tables of money after the sale: the ledger and refunds."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Numeric,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import UUID
+
+from resources.db.columns import at, changed, metadata
+
+ledger_entries = Table(
+    "ledger_entries",
+    metadata,
+    Column("entry_id", BigInteger, primary_key=True, autoincrement=True),
+    Column("posting_key", Text, nullable=False),  # one posting is booked once
+    Column("order_id", UUID(as_uuid=True), nullable=False, index=True),
+    Column("esim_n", SmallInteger),
+    # customer, revenue, cash, provider_balance, cost_of_sales, payment_fees, refunds, loss, stock
+    Column("account", Text, nullable=False),
+    Column("amount_micros", BigInteger, nullable=False),  # debit positive, credit negative, in USD at the day's rate
+    Column("original_amount", Numeric(18, 6), nullable=False),
+    Column("original_currency", String(3), nullable=False),
+    at("at", now=True),
+    changed(),
+    UniqueConstraint("posting_key", "account"),
+    Index(None, "changed_xid"),
+)
+
+refunds = Table(
+    "refunds",
+    metadata,
+    Column("refund_key", Text, primary_key=True),  # also the payment service's idempotency key
+    Column("order_id", ForeignKey("orders.order_id"), nullable=False, index=True),
+    Column("esim_n", SmallInteger),
+    Column("payment_intent", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="requested"),  # requested, sent, succeeded, failed
+    Column("stripe_refund_id", Text, unique=True),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("last_error", Text),
+    at("created_at", now=True),
+    at("next_attempt_at", now=True),
+    at("finished_at", null=True),
+    changed(),
+    Index(None, "changed_xid"),
+    Index("ix_refunds_due", "next_attempt_at", postgresql_where=text("state in ('requested', 'sent')")),
+)
