@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 
 from api.shop import Shop
 from esim.money import Money
-from esim.orders import TRANSITIONS, OrderStatus
 from esim.ports import PaymentEvent, Refund
 from resources.db import inbox, notices
 from resources.db.outbox import Channel, enqueue
@@ -26,7 +25,7 @@ from resources.db.payments import (
     record_payment,
 )
 from resources.db.refund_events import Teller, refund_told, refunded_in_all
-from resources.db.transitions import Event, lock_order, move_order, note
+from resources.db.transitions import Event, hold_order, lock_order, note
 from resources.payments.stripe_objects import whole_money
 
 SOURCE = "stripe"
@@ -131,10 +130,7 @@ def _session_expired(case: Case) -> str:
 def _disputed(case: Case) -> str:
     order, now = lock_order(case.conn, case.order_id), case.booking.now
     reason = "the customer's bank opened a dispute"
-    details = {"payment_intent": case.event.payment_intent, "told_by": case.event.event_id}
-    if OrderStatus.ATTENTION in TRANSITIONS[order.status]:
-        move_order(case.conn, order, OrderStatus.ATTENTION, reason=reason, actor=ACTOR, now=now, details=details)
-    else:
+    if not hold_order(case.conn, order, reason=reason, actor=ACTOR, now=now):
         _note(case, reason)
     text = f"Order {order.display_id}: {reason}. Answer it in Stripe before its deadline."
     notices.tell_operations(case.conn, order.order_id, "dispute", f"dispute:{case.event.event_id}", text)
@@ -172,6 +168,7 @@ HANDLERS: Mapping[str, Handler] = {
     "checkout.session.expired": _session_expired,
     "payment_intent.payment_failed": _attempt_failed,
     "charge.refunded": _charge_refunded,
+    "refund.created": _refund_changed,
     "refund.updated": _refund_changed,
     "charge.dispute.created": _disputed,
 }

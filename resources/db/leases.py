@@ -90,8 +90,8 @@ def _after_lost_worker(conn: Connection, unit: UnitRow, now: datetime) -> tuple[
         return UnitStatus.QUEUED, reason
     if row.state == "prepared":
         reason = "its worker is gone; the purchase may have been sent"
-        # A worker sends only well within its lease, so the end of the lease is the latest time it can have sent.
-        latest = func.greatest(attempt.sent_at, unit.lease_until)
+        # A worker sends only well within its lease by its own clock, which may have stood still until now.
+        latest = func.greatest(attempt.sent_at, unit.lease_until, now)
         values = {"state": "unknown", "error_type": ErrorType.UNKNOWN, "error": reason}
         conn.execute(change.values(**values, sent_at=latest))
         return UnitStatus.UNKNOWN, reason

@@ -25,8 +25,7 @@ ledger_entries = Table(
     Column("posting_key", Text, nullable=False),  # one posting is booked once
     Column("order_id", UUID(as_uuid=True), nullable=False, index=True),
     Column("esim_n", SmallInteger),
-    # customer, revenue, cash, provider_balance, cost_of_sales, payment_fees, refunds, loss, stock
-    Column("account", Text, nullable=False),
+    Column("account", Text, nullable=False),  # see `resources.db.ledger.Account`
     Column("amount_micros", BigInteger, nullable=False),  # debit positive, credit negative, in USD at the day's rate
     Column("original_amount", Numeric(18, 6), nullable=False),
     Column("original_currency", String(3), nullable=False),
@@ -46,7 +45,7 @@ refunds = Table(
     Column("amount_minor", BigInteger, nullable=False),
     Column("currency", String(3), nullable=False),
     Column("reason", Text, nullable=False),
-    Column("state", Text, nullable=False, server_default="requested"),  # requested, sent, succeeded, failed
+    Column("state", Text, nullable=False, server_default="requested"),  # requested, sent, succeeded, failed, called_off
     Column("stripe_refund_id", Text, unique=True),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
@@ -55,5 +54,6 @@ refunds = Table(
     at("finished_at", null=True),
     changed(),
     Index(None, "changed_xid"),
+    Index(None, "payment_intent"),
     Index("ix_refunds_due", "next_attempt_at", postgresql_where=text("state in ('requested', 'sent')")),
 )

@@ -43,6 +43,7 @@ orders = Table(
     Column("customer_country", String(2)),
     Column("channel", Text, nullable=False, server_default="api"),
     Column("attention_reason", Text),
+    Column("hold_reason", Text),  # why a person must decide before anything more is bought; null when nobody must
     at("expires_at"),
     at("created_at", now=True),
     at("updated_at", now=True),
@@ -114,6 +115,7 @@ esims = Table(
     UniqueConstraint("provider", "provider_order_id", "iccid_hash"),  # one purchase never serves two units
     Index("ix_esims_claimable", "next_attempt_at", postgresql_where=text("status = 'queued'")),
     Index("ix_esims_leased", "lease_until", postgresql_where=text("status = 'working'")),
+    Index("ix_esims_failed", "order_id", postgresql_where=text("status = 'failed'")),
     Index("ix_esims_open", "next_attempt_at", postgresql_where=text("status in ('pending', 'unknown', 'attention')")),
     Index(None, "changed_xid"),
 )
@@ -162,7 +164,7 @@ purchase_attempts = Table(
         "uq_purchase_attempts_slot",
         "slot",
         unique=True,
-        postgresql_where=text("slot is not null and state in ('intent', 'prepared', 'unknown')"),
+        postgresql_where=text("slot is not null and state in ('intent', 'prepared', 'pending', 'unknown')"),
     ),
     Index(None, "provider", "provider_order_id"),
     Index(None, "changed_xid"),

@@ -9,14 +9,15 @@ from sqlalchemy import Connection, Row, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.money import Money
-from esim.orders import OrderStatus
+from esim.orders import UnitStatus
 from esim.ports import Refund
 from resources.db import ledger, notices
 from resources.db.refunds import DueRefund, paid_back, record_refund
 from resources.db.tables import ledger_entries, order_items, orders, refunds
-from resources.db.transitions import Event, OrderRow, lock_order, move_order, note
+from resources.db.transitions import Event, OrderRow, hold_order, lock_order, lock_units, note
 
 _NEVER_PAID = ("failed", "called_off")
+_FINISHED = frozenset({UnitStatus.DELIVERED, UnitStatus.REFUNDED, UnitStatus.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,21 @@ def refunded_in_all(conn: Connection, order_id: UUID, payment_intent: str, total
         _change_refunded(conn, order, by_hand.minor, teller)
     reason = f"{by_hand} was refunded at the payment service by hand"
     _note(conn, order, reason, {"payment_intent": payment_intent}, teller)
-    text = f"Order {order.display_id}: {reason}. eSIMs in work go on; stop them by hand if they should not."
+    held = _is_paid_back(order, payment_intent) and _is_unfinished(conn, order)
+    if held:
+        hold_order(conn, order, reason=f"{reason}, all of it", actor=teller.actor, now=teller.now)
+    goes_on = "Nothing more is bought for it." if held else "eSIMs in work go on."
+    text = f"Order {order.display_id}: {reason}. {goes_on}"
     notices.tell_operations(conn, order_id, "external_refund", key, text)
     return "refund by hand recorded"
+
+
+def _is_paid_back(order: OrderRow, payment_intent: str) -> bool:
+    return order.payment_intent == payment_intent and order.refunded_minor >= order.amount_minor
+
+
+def _is_unfinished(conn: Connection, order: OrderRow) -> bool:
+    return any(unit.status not in _FINISHED for unit in lock_units(conn, order.order_id))
 
 
 def _failed_after_all(conn: Connection, order: OrderRow, row: Row[Any], told: Refund, teller: Teller) -> str:
@@ -78,9 +91,7 @@ def _failed_after_all(conn: Connection, order: OrderRow, row: Row[Any], told: Re
     if row.esim_n is not None:
         _change_refunded(conn, order, -amount.minor, teller)
     reason = f"refund {row.refund_key} of {amount} did not reach the customer"
-    if order.status not in {OrderStatus.REFUNDED, OrderStatus.ATTENTION}:
-        move_order(conn, order, OrderStatus.ATTENTION, reason=reason, actor=teller.actor, now=teller.now)
-    else:
+    if not hold_order(conn, order, reason=reason, actor=teller.actor, now=teller.now):
         _note(conn, order, reason, {"refund": told.refund_id}, teller)
     text = f"Order {order.display_id} needs a person: {reason}. Pay it another way."
     notices.tell_operations(conn, order.order_id, "attention", f"refund_failed:{row.refund_key}", text)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from esim.money import Cost
 from esim.orders import UnitStatus
 from esim.provisioning import resolve_delay_seconds
-from esim.purchase import Outcome, Pending, Provisioned, Rejected, Unknown
+from esim.purchase import EsimProfile, Outcome, Pending, Provisioned, Rejected, Unknown
 from resources.db import ledger, notices
 from resources.db.costs import booked_cost
 from resources.db.leases import lock_unit
@@ -38,6 +38,7 @@ from resources.db.vault import ICCID, Vault
 OPEN_STATES = ("intent", "prepared", "pending", "unknown")
 _TAKES_DELIVERY = (UnitStatus.WORKING, UnitStatus.PENDING, UnitStatus.UNKNOWN, UnitStatus.ATTENTION)
 _DUPLICATE = "duplicate_esim"
+_SAME_ESIM = timedelta(days=90)  # providers use ICCIDs again, but not while the eSIM they named is young
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,7 @@ def _deliver(case: Case, outcome: Provisioned, scribe: Scribe) -> None:
     conn, unit, attempt = case.conn, case.unit, case.attempt
     cost, micros = booked_cost(conn, attempt, outcome.cost)
     columns = _delivered_columns(case, outcome, cost, micros, scribe)
-    try:
-        with conn.begin_nested():
-            _move(case, UnitStatus.DELIVERED, "eSIM delivered", scribe, columns)
-    except IntegrityError:
+    if _is_anothers(case, outcome.profile, scribe) or not _hand_over(case, columns, scribe):
         # The provider named an eSIM that another unit has: nobody but a person can tell whose it is.
         reason = "the provider names an eSIM that another order has"
         _change_attempt(case, {"state": "unknown", "error_type": _DUPLICATE, "error": reason})
@@ -109,6 +107,32 @@ def _deliver(case: Case, outcome: Provisioned, scribe: Scribe) -> None:
         },
     )
     ledger.post(conn, f"cost:{attempt.attempt_id}", unit.order_id, ledger.provider_cost(cost, micros), unit.n)
+    if cost.currency == attempt.currency and cost.amount > attempt.ceiling_cost:
+        text = f"Order {case.order.display_id}, eSIM {unit.n}: {attempt.provider} charged {cost}, above its ceiling."
+        notices.tell_operations(conn, unit.order_id, "above_ceiling", f"above_ceiling:{attempt.attempt_id}", text)
+
+
+def _is_anothers(case: Case, profile: EsimProfile, scribe: Scribe) -> bool:
+    """Return whether another unit has this eSIM, whatever the order's number: a provider may name one eSIM two ways.
+
+    Holds a lock on the ICCID until the transaction ends, so that of two at once one sees the other.
+    """
+    if not profile.iccid:
+        return False
+    hashed = scribe.vault.lookup_hash(profile.iccid)
+    case.conn.execute(select(func.pg_advisory_xact_lock(int.from_bytes(hashed[:8], signed=True))))
+    e = esims.c
+    others = (e.iccid_hash == hashed, e.provider == case.attempt.provider, e.esim_id != case.unit.esim_id)
+    young = e.delivered_at > scribe.now - _SAME_ESIM
+    return case.conn.scalar(select(e.esim_id).where(*others, young).limit(1)) is not None
+
+
+def _hand_over(case: Case, columns: Mapping[str, object], scribe: Scribe) -> bool:
+    try:
+        with case.conn.begin_nested():
+            return _move(case, UnitStatus.DELIVERED, "eSIM delivered", scribe, columns)
+    except IntegrityError:
+        return False
 
 
 def _delivered_columns(
@@ -134,7 +158,7 @@ def _delivered_columns(
 
 def _await(case: Case, outcome: Pending, scribe: Scribe) -> None:
     values: dict[str, object] = {"state": "pending", "provider_order_id": outcome.provider_order_id}
-    if outcome.cost is not None:
+    if outcome.cost is not None and outcome.cost.currency == case.attempt.currency:
         values["cost"] = outcome.cost.amount
     _change_attempt(case, values)
     poll_at = scribe.now + timedelta(seconds=max(outcome.poll_after_seconds, _delay(case, scribe)))

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, insert, select, update
 
 from esim.errors import NotFound
-from esim.orders import OrderStatus, UnitStatus, advance, advance_unit, status_from_units
+from esim.orders import TRANSITIONS, OrderStatus, UnitStatus, advance, advance_unit, status_from_units
 from resources.db.tables import esims, order_events, orders
 
 
@@ -31,6 +31,7 @@ class OrderRow:
     session_id: str | None
     payment_intent: str | None
     attention_reason: str | None
+    hold_reason: str | None
     created_at: datetime
     expires_at: datetime
     paid_at: datetime | None
@@ -206,7 +207,38 @@ def settle_locked(
     if order.status in {OrderStatus.PENDING, OrderStatus.CANCELLED, OrderStatus.REFUNDED}:
         return False
     target = status_from_units(unit.status for unit in units)
+    if order.hold_reason is not None:
+        target, reason = OrderStatus.ATTENTION, order.hold_reason
+        for unit in units:
+            if unit.status is UnitStatus.QUEUED:
+                move_unit(
+                    conn,
+                    unit,
+                    UnitStatus.ATTENTION,
+                    reason=reason,
+                    actor=actor,
+                    now=now,
+                    run_id=run_id,
+                    values={"next_attempt_at": None},
+                )
     return move_order(conn, order, target, reason=reason, actor=actor, now=now, run_id=run_id)
+
+
+def hold_order(conn: Connection, order: OrderRow, *, reason: str, actor: str, now: datetime) -> bool:
+    """Keep a locked order for a person: nothing more is bought for it, and it stays in attention until decided.
+
+    Purchases that are open already go on to their end, since the provider may have our money. Return False, changing
+    nothing, for an order that cannot need a person any more (cancelled, paid back as a whole) or is held already.
+    """
+    if order.hold_reason is not None or OrderStatus.ATTENTION not in {order.status, *TRANSITIONS[order.status]}:
+        return False
+    order.hold_reason = reason
+    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(hold_reason=reason, updated_at=now))
+    if order.status is OrderStatus.ATTENTION:
+        note(conn, [Event(order.order_id, order.status, order.status, reason, actor, now)])
+    settle_locked(conn, order, lock_units(conn, order.order_id), reason=reason, actor=actor, now=now)
+    move_order(conn, order, OrderStatus.ATTENTION, reason=reason, actor=actor, now=now)  # where nothing is settled
+    return True
 
 
 def note(conn: Connection, events: Sequence[Event]) -> None:

@@ -15,6 +15,7 @@ inbox_events = Table(
     Column("handled", Text, nullable=False),  # what was done, or why nothing
     Column("work", JSON_OR_NULL),  # what a job still has to read again (provider events)
     at("received_at", now=True),
+    at("next_work_at", null=True),  # somebody works it until then
     at("worked_at", null=True),
     Index("ix_inbox_events_open", "received_at", postgresql_where=text("work is not null and worked_at is null")),
 )
@@ -34,6 +35,7 @@ outbox = Table(
     at("created_at", now=True),
     at("next_attempt_at", now=True),
     at("sent_at", null=True),
+    Index(None, "order_id"),
     Index("ix_outbox_due", "next_attempt_at", postgresql_where=text("sent_at is null")),
 )
 
@@ -59,4 +61,6 @@ drains = Table(
     at("started_at", now=True),
     at("heartbeat_at", now=True),
     at("ended_at", null=True),
+    Index("ix_drains_alive", "heartbeat_at", postgresql_where=text("ended_at is null")),
+    Index(None, "run_id"),
 )
