@@ -305,6 +305,10 @@ class FakePaymentGateway:
         """Return what was said to be kept of a payment."""
         return self.fees.get(payment_intent)
 
+    def refund_made(self, payment_intent: str, key: str) -> Refund | None:
+        """Return the refund made under a key."""
+        return self.refunds.get(key)
+
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
         """Pay back, once per key."""
         refund = Refund(f"re_fake_{len(self.refunds) + 1}", amount, "succeeded", payment_intent)

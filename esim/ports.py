@@ -276,6 +276,10 @@ class PaymentGateway(Protocol):
         """Return what the payment service kept of a payment, once it is known."""
         ...
 
+    def refund_made(self, payment_intent: str, key: str) -> Refund | None:
+        """Return the refund of a payment that was made under a key, however long ago; None when there is none."""
+        ...
+
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
         """Pay back; the same `key` never pays back twice."""
         ...

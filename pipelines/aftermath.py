@@ -132,7 +132,8 @@ def _pay(tools: OrderTools, due: DueRefund, actor: str) -> bool:
         if not still_due(conn, due, tools.clock()):
             return False
     try:
-        refund = tools.gateway.refund(due.payment_intent, due.amount, key=due.refund_key, reason=due.reason)
+        made = tools.gateway.refund_made(due.payment_intent, due.refund_key) if due.attempts > 1 else None
+        refund = made or tools.gateway.refund(due.payment_intent, due.amount, key=due.refund_key, reason=due.reason)
     except PaymentError as error:
         final = isinstance(error, PaymentRejected)
         with tools.engine.begin() as conn:

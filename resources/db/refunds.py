@@ -1,6 +1,7 @@
 """Money that goes back: requested in the transaction that gives a unit up, paid once under a stable key, booked.
 
-`refund_key` is the payment service's idempotency key too, so paying twice is impossible however often it is tried.
+`refund_key` is the payment service's idempotency key too. The service forgets keys after a day, so whoever tries a
+refund again first asks for the one made under its key.
 A refund of a unit belongs to the order's amount; one without a unit (a second payment, say) does not.
 """
 
@@ -40,10 +41,15 @@ class DueRefund:
 def request_refund(
     conn: Connection, *, key: str, order_id: UUID, payment_intent: str, amount: Money, reason: str, esim_n: int | None
 ) -> bool:
-    """Ask for money to go back, once per key; it is paid after the commit."""
+    """Ask for money to go back, once per key (again after it was called off); it is paid after the commit."""
     row = {"refund_key": key, "order_id": order_id, "esim_n": esim_n, "payment_intent": payment_intent}
     row |= {"amount_minor": amount.minor, "currency": amount.currency, "reason": reason}
-    asked = insert(refunds).values(**row).on_conflict_do_nothing(index_elements=[refunds.c.refund_key])
+    asked = insert(refunds).values(**row)
+    asked = asked.on_conflict_do_update(
+        index_elements=[refunds.c.refund_key],
+        set_={"state": "requested", "next_attempt_at": func.now(), "finished_at": None, "last_error": None},
+        where=refunds.c.state == "called_off",
+    )
     return conn.scalar(asked.returning(refunds.c.refund_key)) is not None
 
 

@@ -155,8 +155,24 @@ class StripeGateway:
         moved = charge.get("balance_transaction") if isinstance(charge, dict) else None
         return whole_money(moved["fee"], moved["currency"]) if isinstance(moved, dict) else None
 
+    def refund_made(self, payment_intent: str, key: str) -> Refund | None:
+        """Return the refund of a payment that was made under a key, however long ago; None when there is none.
+
+        Raises:
+            PaymentUnavailable: no answer.
+        """
+        params: Any = {"payment_intent": payment_intent, "limit": PAGE_SIZE}
+        with _asking(f"list the refunds of {payment_intent}"):
+            for found in self._client.v1.refunds.list(params).auto_paging_iter():
+                row = found.to_dict()
+                if (row.get("metadata") or {}).get("refund_key") == key[:500]:
+                    return read_refund(row)
+        return None
+
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
-        """Pay back; the same `key` never pays back twice. `reason` is kept in the refund's metadata.
+        """Pay back; the same `key` never pays back twice within a day, for which Stripe remembers keys.
+
+        `reason` and `key` are kept in the refund's metadata, so that `refund_made` finds it later.
 
         Raises:
             PaymentRejected: more than is left, or disputed, or already paid back under another key.

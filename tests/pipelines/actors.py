@@ -202,6 +202,9 @@ class RefundingGateway:
     def fee(self, payment_intent: str) -> Money | None:
         return self.known_fee
 
+    def refund_made(self, payment_intent: str, key: str) -> Refund | None:
+        return self.paid.get(key)
+
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
         self.calls += 1
         if self.failures:

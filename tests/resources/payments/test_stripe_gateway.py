@@ -91,6 +91,8 @@ def test_refund_is_paid_once_per_key_and_never_beyond_the_charge(gateway: Stripe
     with pytest.raises(PaymentRejected, match="greater than unrefunded"):
         gateway.refund(intent, Money(2999, "USD"), key="unit-2", reason="duplicate")
     gateway.refund(intent, Money(2998, "USD"), key="unit-3", reason="duplicate")
+    assert gateway.refund_made(intent, "unit-1") == first
+    assert gateway.refund_made(intent, "unit-2") is None
     with pytest.raises(PaymentRejected, match="charge_already_refunded"):
         gateway.refund(intent, Money(1, "USD"), key="unit-4", reason="duplicate")
     rows = web.get("/sandbox/charges").json()["charges"][0]["refunds"]
