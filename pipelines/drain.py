@@ -18,11 +18,11 @@ from uuid import UUID, uuid4
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.aftermath import Aftermath
-from pipelines.unit_work import UnitReport, look_up_attempt, work_unit
+from pipelines.unit_work import UnitReport, look_up_attempt, look_up_late, work_unit
 from pipelines.wakeups import Wakeups, wakeups
 from resources.db import drains
 from resources.db.attempts import Lease
-from resources.db.inbox import work_provider_event
+from resources.db.inbox import LateArrival, work_provider_event
 from resources.db.leases import extend_leases, reclaim_expired
 from resources.db.order_store import claim_open_units, claim_units, due_in_seconds
 from resources.order_operations import OrderTools
@@ -75,7 +75,7 @@ class Drain:
         self._tools, self._limits, self._run_id, self._tell = tools, limits, run_id, tell
         self._report = DrainReport(self.drain_id)
         self._leases: dict[UUID, Lease] = {}
-        self._working: dict[Future[Sequence[UnitReport]], UUID | None] = {}
+        self._working: dict[Future[Sequence[UnitReport]], Lease | None] = {}  # None: a look-up
         self._untold: list[UnitReport] = []
         self._told_at = self._beaten_at = self._leased_at = self._busy_at = self._reclaimed_at = float("-inf")
 
@@ -105,33 +105,43 @@ class Drain:
         """Collect what is done, prolong what is not, take what fits; return whether anything was taken."""
         self._collect()
         self._keep_alive()
-        room = self._limits.workers - len(self._working)
-        if room <= 0:
-            return False
-        jobs = self._take(room)
-        for esim_id, job in jobs:
+        jobs = self._take(self._room) if self._room > 0 else []
+        for lease, job in jobs:
             future = pool.submit(job)
-            self._working[future] = esim_id
+            self._working[future] = lease
             future.add_done_callback(lambda _: flag.wake())
         if self._working:
             self._busy_at = monotonic()
         return bool(jobs)
 
-    def _take(self, room: int) -> list[tuple[UUID | None, _Work]]:
-        """Claim late arrivals, open purchases that are due, then fresh units, as far as there is room."""
+    @property
+    def _room(self) -> int:
+        return self._limits.workers - len(self._working)
+
+    @property
+    def _look_up_room(self) -> int:
+        looking_up = sum(lease is None for lease in self._working.values())
+        return min(self._room, max(1, self._limits.workers // 2) - looking_up)
+
+    def _take(self, room: int) -> list[tuple[Lease | None, _Work]]:
+        """Claim late arrivals, open purchases that are due, then fresh units, as far as there is room.
+
+        Look-ups have at most half of the workers: while a provider is dark they take minutes each, and fresh units
+        of the others must not wait for them.
+        """
         tools, now, run_id = self._tools, self._tools.clock(), self._run_id
         if monotonic() - self._reclaimed_at >= BEAT_SECONDS:
             self._reclaimed_at = monotonic()
             reclaim_expired(tools.engine, self.drain_id, now, run_id=run_id)
-        jobs: list[tuple[UUID | None, _Work]] = [
-            (None, partial(look_up_attempt, tools, attempt_id, 0, self.drain_id, run_id)) for attempt_id in self._late()
-        ]
-        for unit in claim_open_units(tools.engine, room, now):
-            jobs.append((None, partial(look_up_attempt, tools, unit.attempt_id, unit.n, self.drain_id, run_id)))
+        jobs: list[tuple[Lease | None, _Work]] = []
+        if self._look_up_room > 0:
+            jobs += [(None, partial(look_up_late, tools, late, self.drain_id, run_id)) for late in self._late()]
+            for unit in claim_open_units(tools.engine, self._look_up_room, now):
+                jobs.append((None, partial(look_up_attempt, tools, unit.attempt_id, unit.n, self.drain_id, run_id)))
         room -= len(jobs)
         return [*jobs, *self._claim(room)] if room > 0 else jobs
 
-    def _claim(self, room: int) -> list[tuple[UUID | None, _Work]]:
+    def _claim(self, room: int) -> list[tuple[Lease | None, _Work]]:
         tools, taken_at = self._tools, monotonic()
         claims = claim_units(
             tools.engine,
@@ -143,11 +153,11 @@ class Drain:
         )
         leases = [Lease(claim, taken_at) for claim in claims]
         self._leases |= {lease.claim.esim_id: lease for lease in leases}
-        return [(lease.claim.esim_id, partial(work_unit, tools, lease, self._run_id)) for lease in leases]
+        return [(lease, partial(work_unit, tools, lease, self._run_id)) for lease in leases]
 
-    def _late(self) -> list[int]:
+    def _late(self) -> list[LateArrival]:
         """Work fresh provider events; return attempts that may have bought something after all."""
-        late: list[int] = []
+        late: list[LateArrival] = []
         for _ in range(EVENTS_AT_ONCE):
             with self._tools.engine.begin() as conn:
                 found = work_provider_event(conn, self._tools.clock())
@@ -158,9 +168,9 @@ class Drain:
 
     def _collect(self) -> None:
         for future in [one for one in self._working if one.done()]:
-            esim_id = self._working.pop(future)
-            if esim_id is not None:
-                del self._leases[esim_id]
+            lease = self._working.pop(future)
+            if lease is not None and self._leases.get(lease.claim.esim_id) is lease:
+                del self._leases[lease.claim.esim_id]  # a later claim of the same unit keeps its own
             try:
                 reports = future.result()
             except Exception as error:  # noqa: BLE001 - its lease runs out, and the unit is taken up from where it stands
@@ -191,9 +201,12 @@ class Drain:
                     lease.extended(at)
 
     def _pause(self) -> float:
+        if self._room <= 0:
+            return BEAT_SECONDS  # the first worker that is done wakes us
         with self._tools.engine.connect() as conn:
-            due = [seconds for seconds in due_in_seconds(conn, self._tools.clock()) if seconds is not None]
-        return min(BEAT_SECONDS, max(0.02, min(due, default=BEAT_SECONDS)))
+            queued, open_ = due_in_seconds(conn, self._tools.clock())
+        due = [queued, open_ if self._look_up_room > 0 else None]
+        return max(0.02, min([BEAT_SECONDS, *(seconds for seconds in due if seconds is not None)]))
 
     def _over(self, started: float) -> bool:
         at = monotonic()

@@ -12,14 +12,15 @@ from esim.errors import LeaseLost
 from esim.orders import UnitStatus
 from esim.ports import Provider
 from esim.provisioning import SLOT_PATIENCE_SECONDS, Exhausted, Round, Trial, Waiting, Worked, provision
-from esim.purchase import ErrorType, Outcome, Rejected, Unknown
+from esim.purchase import ErrorType, Outcome, Pending, Rejected, Unknown
 from resources.db import notices
 from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.candidates import candidates, sale_of
+from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
 from resources.db.provider_state import note_outcome
 from resources.db.rounds import RetryPolicy, end_round
-from resources.db.settlement import OPEN_STATES, Scribe, record_outcome
+from resources.db.settlement import OPEN_STATES, Scribe, keep_outcome
 from resources.db.tables import purchase_attempts
 from resources.order_operations import OrderTools
 
@@ -55,18 +56,16 @@ def work_unit(tools: OrderTools, lease: Lease, run_id: str | None) -> list[UnitR
 
 def look_up_attempt(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str | None) -> list[UnitReport]:
     """Ask the provider about one attempt, open or closed: what a closed one bought after all goes to stock."""
-    with tools.engine.connect() as conn:
-        table = purchase_attempts
-        attempt = conn.execute(select(table).where(table.c.attempt_id == attempt_id)).one()
-    provider = tools.providers[attempt.provider]
-    started = tools.clock()
-    outcome = proven(_ask(provider, attempt, started), attempt, provider.capabilities.settle_seconds, started)
-    now = tools.clock()
-    if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
+    return [_look_up(tools, attempt_id, n, actor, run_id)[1]]
+
+
+def look_up_late(tools: OrderTools, late: LateArrival, actor: str, run_id: str | None) -> list[UnitReport]:
+    """Ask about a closed attempt that an event speaks of; without a final answer the event comes up again."""
+    outcome, report = _look_up(tools, late.attempt_id, 0, actor, run_id)
+    if not isinstance(outcome, Pending | Unknown):
         with tools.engine.begin() as conn:
-            record_outcome(conn, attempt_id, outcome, Scribe(tools.vault, actor, now, run_id))
-    latency_ms = int((now - started).total_seconds() * 1000)
-    return [UnitReport(attempt.order_id, n, attempt.provider, f"looked up: {outcome_word(outcome)}", latency_ms)]
+            event_worked(conn, late.event, tools.clock())
+    return [report]
 
 
 def proven(outcome: Outcome, attempt: Row[Any], settle_seconds: float, now: datetime) -> Outcome:
@@ -115,6 +114,20 @@ def _provision(tools: OrderTools, claim: Claim, journal: UnitJournal) -> Worked:
     )
     offers = [offer for offer in found.offers if offer.provider in tools.providers]
     return provision(offers, tools.providers, journal, so_far)
+
+
+def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str | None) -> tuple[Outcome, UnitReport]:
+    with tools.engine.connect() as conn:
+        table = purchase_attempts
+        attempt = conn.execute(select(table).where(table.c.attempt_id == attempt_id)).one()
+    provider = tools.providers[attempt.provider]
+    started = tools.clock()
+    outcome = proven(_ask(provider, attempt, started), attempt, provider.capabilities.settle_seconds, started)
+    now = tools.clock()
+    if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
+        keep_outcome(tools.engine, attempt_id, outcome, Scribe(tools.vault, actor, now, run_id))
+    latency_ms = int((now - started).total_seconds() * 1000)
+    return outcome, UnitReport(attempt.order_id, n, attempt.provider, f"looked up: {outcome_word(outcome)}", latency_ms)
 
 
 def _ask(provider: Provider, attempt: Row[Any], now: datetime) -> Outcome:

@@ -26,7 +26,7 @@ from esim.purchase import Evidence, Outcome, PurchaseRequest
 from resources.db.leases import holds_lease, lock_unit
 from resources.db.order_store import LEASE_SECONDS, Claim
 from resources.db.provider_state import take_probe
-from resources.db.settlement import Scribe, record_outcome
+from resources.db.settlement import Scribe, keep_outcome
 from resources.db.tables import purchase_attempts
 from resources.db.vault import Vault
 
@@ -136,8 +136,8 @@ class UnitJournal:
         for attempt in stamina.retry_context(
             on=_STORE_AWAY, attempts=None, timeout=OUTCOME_PATIENCE_SECONDS, wait_initial=0.1, wait_max=5.0
         ):
-            with attempt, self.engine.begin() as conn:
-                record_outcome(conn, attempt_id, outcome, self._scribe(), latency_ms)
+            with attempt:
+                keep_outcome(self.engine, attempt_id, outcome, self._scribe(), latency_ms)
 
     def _scribe(self) -> Scribe:
         return Scribe(self.vault, self.claim.owner, self.clock(), self.run_id)

@@ -1,17 +1,20 @@
 """Every webhook event that came in, once: the unique key is what makes redelivery harmless."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import ColumnElement, Connection, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.orders import UnitStatus
 from esim.purchase import EventKind, ProviderEvent
 from resources.db.tables import esims, inbox_events, purchase_attempts
 
+LOOK_UP_SECONDS = 180.0  # nobody else works an event while its late arrivals are looked up
+LOOK_UP_FOR = timedelta(days=1)
 _ABOUT_ORDERS = frozenset({EventKind.ORDER_READY, EventKind.ORDER_FAILED})
 
 
@@ -39,8 +42,7 @@ def note_handled(conn: Connection, source: str, event_id: str, handled: str, ord
     values: dict[str, object] = {"handled": handled}
     if order_id is not None:
         values["order_id"] = order_id
-    key = (inbox_events.c.source == source) & (inbox_events.c.event_id == event_id)
-    conn.execute(update(inbox_events).where(key).values(**values))
+    conn.execute(update(inbox_events).where(_is((source, event_id))).values(**values))
 
 
 def provider_work(provider: str, event: ProviderEvent) -> dict[str, object] | None:
@@ -53,20 +55,46 @@ def provider_work(provider: str, event: ProviderEvent) -> dict[str, object] | No
     return {"provider": provider, "reference": event.reference, "provider_order_id": event.provider_order_id}
 
 
-def work_provider_event(conn: Connection, now: datetime) -> list[int] | None:
+@dataclass(frozen=True, slots=True)
+class LateArrival:
+    """A closed attempt that an event speaks of: it may have bought something after all; `event` says which told."""
+
+    attempt_id: int
+    event: tuple[str, str]
+
+
+def work_provider_event(conn: Connection, now: datetime) -> list[LateArrival] | None:
     """Make the purchases that the oldest fresh provider event speaks of due at once; None when there is no event.
 
-    Returns the attempts that were closed without a purchase: an event about them may be a late arrival, which the
-    caller looks up and keeps. One event a transaction, so that nobody waits while holding another unit's row.
+    Returns the attempts that were closed without an eSIM: an event about them may be a late arrival, which the caller
+    looks up and keeps, and then calls `event_worked`; until it does, the event comes up again every three minutes, for
+    a day.
+    One event a transaction, so that nobody waits while holding another unit's row.
     """
     i = inbox_events.c
-    fresh = select(i.source, i.event_id, i.work).where(i.work.is_not(None), i.worked_at.is_(None))
+    fresh = select(i.source, i.event_id, i.work, i.received_at).where(
+        i.work.is_not(None), i.worked_at.is_(None), or_(i.next_work_at.is_(None), i.next_work_at <= now)
+    )
     row = conn.execute(fresh.order_by(i.received_at).limit(1).with_for_update(skip_locked=True)).one_or_none()
     if row is None:
         return None
-    done = update(inbox_events).where(i.source == row.source, i.event_id == row.event_id)
-    conn.execute(done.values(worked_at=now))
-    return _wake(conn, row.work, now)
+    event = (row.source, row.event_id)
+    late = [LateArrival(attempt_id, event) for attempt_id in _wake(conn, row.work, now)]
+    if late and now - row.received_at < LOOK_UP_FOR:
+        again_at = now + timedelta(seconds=LOOK_UP_SECONDS)
+        conn.execute(update(inbox_events).where(_is(event)).values(next_work_at=again_at))
+    else:
+        event_worked(conn, event, now)
+    return late
+
+
+def event_worked(conn: Connection, event: tuple[str, str], now: datetime) -> None:
+    """Note that nothing is left to do about an event."""
+    conn.execute(update(inbox_events).where(_is(event)).values(worked_at=now))
+
+
+def _is(event: tuple[str, str]) -> ColumnElement[bool]:
+    return (inbox_events.c.source == event[0]) & (inbox_events.c.event_id == event[1])
 
 
 def _wake(conn: Connection, work: Mapping[str, Any], now: datetime) -> list[int]:
@@ -84,7 +112,7 @@ def _wake(conn: Connection, work: Mapping[str, Any], now: datetime) -> list[int]
     for attempt in found.all():
         if attempt.state in {"pending", "unknown"}:
             _make_due(conn, attempt.esim_id, now)
-        elif attempt.state == "rejected":
+        elif attempt.state in {"rejected", "stocked"}:
             late.append(int(attempt.attempt_id))
     return late
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Engine, Row, func, select, update
+from sqlalchemy.exc import DataError, IntegrityError
 
 from esim.money import Cost
 from esim.orders import UnitStatus
 from esim.provisioning import resolve_delay_seconds
-from esim.purchase import EsimProfile, Outcome, Pending, Provisioned, Rejected, Unknown
+from esim.purchase import ErrorType, EsimProfile, Outcome, Pending, Provisioned, Rejected, Unknown
 from resources.db import ledger, notices
 from resources.db.costs import booked_cost
 from resources.db.leases import lock_unit
@@ -60,6 +60,23 @@ class Case:
     unit: UnitRow
     attempt: Row[Any]
     latency_ms: int | None = None
+
+
+def keep_outcome(
+    engine: Engine, attempt_id: int, outcome: Outcome, scribe: Scribe, latency_ms: int | None = None
+) -> UnitStatus:
+    """Apply an outcome in a transaction of its own; one that the store cannot hold leaves the purchase unclear.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the store is away; nothing was written.
+    """
+    try:
+        with engine.begin() as conn:
+            return record_outcome(conn, attempt_id, outcome, scribe, latency_ms)
+    except (DataError, ValueError) as error:
+        unclear = Unknown(ErrorType.UNKNOWN, f"the provider's answer cannot be kept ({type(error).__name__})")
+    with engine.begin() as conn:
+        return record_outcome(conn, attempt_id, unclear, scribe, latency_ms)
 
 
 def record_outcome(

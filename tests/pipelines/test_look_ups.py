@@ -1,0 +1,103 @@
+"""Look-ups: they leave room for fresh orders, survive what cannot be written, and late arrivals are never dropped."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from esim.money import Cost
+from esim.purchase import ErrorType, EventKind, Outcome, Pending, ProviderEvent, PurchaseRequest, Rejected
+from resources.db import inbox
+from tests.pipelines.actors import ScriptedProvider, never_hears, wait_until
+from tests.pipelines.conftest import Shop
+from tests.resources.db.shop import paid_order, unit_states
+
+COST = Cost.parse("2", "USD")
+Rows = Callable[[str], list[dict[str, object]]]
+
+
+def test_a_provider_in_the_dark_leaves_half_of_the_workers_to_fresh_orders(shop: Shop) -> None:
+    answer = Event()
+
+    def dark(provider: ScriptedProvider, request: PurchaseRequest) -> Outcome:
+        assert answer.wait(20)
+        return Rejected(ErrorType.NOT_BOUGHT, "in no order")
+
+    shop.cheap.script.extend([never_hears] * 6)
+    lost = [paid_order(shop.engine) for _ in range(6)]
+    shop.drain(max_seconds=0.5)
+    assert {state for order_id in lost for state in unit_states(shop.engine, order_id)} == {"unknown"}
+    shop.cheap.on_resolve = dark
+    shop.clock.advance(seconds=3)
+    with ThreadPoolExecutor(1) as pool:
+        drain = pool.submit(shop.drain, 1.0)
+        try:
+            wait_until(lambda: len(shop.cheap.looked_up) == 2)
+            fresh = paid_order(shop.engine)
+            wait_until(lambda: unit_states(shop.engine, fresh) == ["delivered"])
+            assert len(shop.cheap.looked_up) == 2
+        finally:
+            answer.set()
+        drain.result()
+    assert {state for order_id in lost for state in unit_states(shop.engine, order_id)} == {"delivered"}
+    assert shop.sold == 7
+
+
+@pytest.mark.parametrize("text", ["no stock\x00left", "no stock \ud800 left"])
+def test_answer_the_store_cannot_hold_leaves_the_purchase_unclear(shop: Shop, rows: Rows, text: str) -> None:
+    shop.cheap.script.append(lambda provider, request: Pending(text))
+    shop.cheap.on_resolve = lambda provider, request: Rejected(ErrorType.OUT_OF_STOCK, text)
+    order_id = paid_order(shop.engine)
+    shop.drain(max_seconds=0.3)
+    assert unit_states(shop.engine, order_id) == ["unknown"]
+    assert "cannot be kept" in str(rows("select error from purchase_attempts")[0]["error"])
+    shop.clock.advance(hours=2)
+    shop.drain(max_seconds=0.3)
+    assert unit_states(shop.engine, order_id) == ["attention"]  # past the deadline somebody is told
+    assert any(":attention:" in key for key, _ in shop.notifier.posted)
+
+
+def told_late(shop: Shop, event_id: str) -> str:
+    """Let a purchase be proven absent, then let the provider say that it is ready; return our reference."""
+    shop.cheap.script.append(never_hears)
+    paid_order(shop.engine)
+    shop.drain(max_seconds=0.2)
+    shop.clock.advance(seconds=2)
+    shop.drain()
+    return tell(shop, event_id)
+
+
+def tell(shop: Shop, event_id: str) -> str:
+    reference = shop.cheap.asked[0]
+    hint = ProviderEvent(event_id, EventKind.ORDER_READY, reference=reference)
+    with shop.engine.begin() as conn:
+        work = inbox.provider_work("airalo", hint)
+        inbox.record(conn, "airalo", event_id, hint.kind, None, "to be read again", work)
+    return reference
+
+
+def test_late_arrival_whose_reader_died_is_read_by_the_next(shop: Shop, rows: Rows) -> None:
+    reference = told_late(shop, "evt-1")
+    shop.cheap.sell(PurchaseRequest(reference, "plan-1", COST, COST, shop.clock.now))
+    with shop.engine.begin() as conn:  # taken, and its reader died
+        assert inbox.work_provider_event(conn, shop.clock.now)
+    shop.drain()
+    assert rows("select * from stock_esims") == []
+    shop.clock.advance(seconds=181)
+    shop.drain()
+    assert len(rows("select * from stock_esims where profile_enc is not null")) == 1
+    assert rows("select worked_at is not null as done from inbox_events") == [{"done": True}]
+
+
+def test_late_arrival_that_is_still_on_its_way_is_read_until_it_is_there(shop: Shop, rows: Rows) -> None:
+    reference = told_late(shop, "evt-1")
+    shop.cheap.on_resolve = lambda provider, request: Pending("airalo-late")
+    shop.drain()
+    assert rows("select state from stock_esims where profile_enc is null") == [{"state": "stock"}]
+    sold = shop.cheap.sell(PurchaseRequest(reference, "plan-1", COST, COST, shop.clock.now))
+    shop.cheap.on_resolve = lambda provider, request: sold
+    tell(shop, "evt-2")
+    shop.drain()
+    assert len(rows("select * from stock_esims where profile_enc is not null")) == 1
+    assert rows("select count(*) as n from ledger_entries where account = 'stock'") == [{"n": 1}]
