@@ -136,6 +136,15 @@ class Worked:
     trials: tuple[Trial, ...] = ()
 
 
+def failover_sequence(offers: Sequence[BuyableOffer], providers: Mapping[str, Provider]) -> tuple[BuyableOffer, ...]:
+    """Return the offers as they are tried: the first choice, then those of providers that can clear up every doubt.
+
+    A lost answer of the others may stay unclear for good, which nobody should risk for want of a first choice.
+    """
+    rest = sorted(offers[1:], key=lambda offer: not providers[offer.provider].capabilities.resolves_for_certain)
+    return (*offers[:1], *rest)
+
+
 def provision(
     offers: Sequence[BuyableOffer],
     providers: Mapping[str, Provider],

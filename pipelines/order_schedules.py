@@ -30,11 +30,12 @@ def poll_pending_schedule(operations: dg.ResourceParam[ToolSource]) -> Decision:
 def retry_failed_schedule(operations: dg.ResourceParam[ToolSource]) -> Decision:
     """Every ten minutes: work units whose retry is overdue, refund given-up units nobody refunds."""
     tools = operations.tools()
-    statement = (
-        "select (select count(*) from esims where status = 'queued' and next_attempt_at <= :at)"
-        " + (select count(*) from esims e where e.status = 'failed' and not exists ("
-        "select 1 from refunds r where r.order_id = e.order_id and r.esim_n = e.n))"
-    )
+    statement = "select (select count(*) from esims where status = 'queued' and next_attempt_at <= :at)"
+    if tools.settings.enable_auto_refund:
+        statement += (
+            " + (select count(*) from esims e where e.status = 'failed' and not exists ("
+            "select 1 from refunds r where r.order_id = e.order_id and r.esim_n = e.n))"
+        )
     return run_if(_count(tools, statement, tools.clock() - _OVERDUE), "units are overdue or given up without a refund")
 
 

@@ -11,7 +11,16 @@ from sqlalchemy import Row, select
 from esim.errors import LeaseLost
 from esim.orders import UnitStatus
 from esim.ports import Provider
-from esim.provisioning import SLOT_PATIENCE_SECONDS, Exhausted, Round, Trial, Waiting, Worked, provision
+from esim.provisioning import (
+    SLOT_PATIENCE_SECONDS,
+    Exhausted,
+    Round,
+    Trial,
+    Waiting,
+    Worked,
+    failover_sequence,
+    provision,
+)
 from esim.purchase import ErrorType, Outcome, Pending, Rejected, Unknown
 from resources.db import notices
 from resources.db.attempts import Lease, UnitJournal, stored_request
@@ -113,7 +122,7 @@ def _provision(tools: OrderTools, claim: Claim, journal: UnitJournal) -> Worked:
         held_back=found.held_back,
     )
     offers = [offer for offer in found.offers if offer.provider in tools.providers]
-    return provision(offers, tools.providers, journal, so_far)
+    return provision(failover_sequence(offers, tools.providers), tools.providers, journal, so_far)
 
 
 def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str | None) -> tuple[Outcome, UnitReport]:

@@ -96,7 +96,10 @@ def candidates(
 
 
 def ceiling_micros(conn: Connection, sale: UnitSale, allowed_loss_minor_usd: int) -> int:
-    """Return the most one unit may cost in micro-USD: its price, less its part of the payment fee, plus the loss."""
+    """Return the most one unit may cost in micro-USD: its price, less its part of the fee, plus its part of the loss.
+
+    The allowed loss is an order's: its units share it equally.
+    """
     fee = conn.execute(
         text(
             "select payment_fee_bp, payment_fee_micros from pricing_rules"
@@ -105,7 +108,7 @@ def ceiling_micros(conn: Connection, sale: UnitSale, allowed_loss_minor_usd: int
     ).one_or_none()
     fee_bp, fee_fixed = (int(fee[0]), int(fee[1])) if fee else (0, 0)
     share = -(-sale.price_micros_usd * fee_bp // BASIS_POINTS) + -(-fee_fixed // sale.units_in_order)
-    return sale.price_micros_usd - share + allowed_loss_minor_usd * (MICROS // 100)
+    return sale.price_micros_usd - share + allowed_loss_minor_usd * (MICROS // 100) // sale.units_in_order
 
 
 def _offer(row: RowMapping, ceiling: int, rate: int) -> BuyableOffer:

@@ -6,10 +6,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, func, select, update
 
-from esim.money import MICROS, Money, exponent
+from esim.money import Money
 from resources.db import ledger
-from resources.db.catalogue_reader import usd_micros_per_unit
-from resources.db.tables import order_items, orders
+from resources.db.notices import tell_operations
+from resources.db.tables import orders
+from resources.db.valuation import usd_micros
 
 _ASK_AGAIN = timedelta(minutes=10)
 
@@ -39,24 +40,16 @@ def claim_fees(engine: Engine, limit: int) -> list[DueFee]:
 
 
 def book_fee(conn: Connection, due: DueFee, fee: Money) -> bool:
-    """Book a payment's fee, once; return False when it was booked before."""
+    """Book a payment's fee, once; return False when it was booked before, or cannot be yet for want of a rate.
+
+    A fee in a currency without a reference rate stays due, and operations are told once.
+    """
+    micros = usd_micros(conn, due.order_id, fee)
+    if micros is None:
+        text = f"The fee of payment {due.payment_intent} is in {fee.currency}, which has no reference rate: not booked."
+        tell_operations(conn, due.order_id, "fee_not_booked", f"fee_not_booked:{due.payment_intent}", text)
+        return False
     conn.execute(update(orders).where(orders.c.order_id == due.order_id).values(fee_due_at=None))
     if fee.minor == 0:
         return False
-    entries = ledger.payment_fee(fee, _usd_micros(conn, due.order_id, fee))
-    return ledger.post(conn, f"fee:{due.payment_intent}", due.order_id, entries)
-
-
-def _usd_micros(conn: Connection, order_id: UUID, fee: Money) -> int:
-    """Return a fee's value in micro-USD: at the order's own rate in its currency, else at the reference rate."""
-    if fee.currency == "USD":
-        return fee.micros
-    i = order_items.c
-    sold = select(func.sum(i.quantity * i.unit_price_micros_usd)).where(i.order_id == order_id).scalar_subquery()
-    order = conn.execute(
-        select(orders.c.amount_minor, orders.c.currency, sold.label("micros")).where(orders.c.order_id == order_id)
-    ).one()
-    if fee.currency == order.currency:
-        return int(order.micros) * fee.minor // int(order.amount_minor)
-    rate = usd_micros_per_unit(conn, fee.currency) or MICROS
-    return fee.minor * rate // int(10 ** exponent(fee.currency))
+    return ledger.post(conn, f"fee:{due.payment_intent}", due.order_id, ledger.payment_fee(fee, micros))

@@ -12,7 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from resources.db.tables import outbox
 
-MOST_ATTEMPTS = 40  # about a day and a half; what cannot be delivered by then is shown, not tried
+MOST_ATTEMPTS = 200  # about eight days; what cannot be delivered by then is shown, not tried
+TELL_AFTER_ATTEMPTS = 10  # about an hour and a half: the carrier or its key is wrong
 _IN_FLIGHT = timedelta(seconds=120)  # nobody else sends the same notice while one does
 _RETRY_FIRST = timedelta(seconds=5)
 _RETRY_MOST = timedelta(hours=1)
@@ -84,10 +85,21 @@ def note_sent(conn: Connection, outbox_id: int, carrier_id: str) -> None:
 
 
 def note_not_sent(conn: Connection, notice: DueNotice, error: str) -> None:
-    """Note that handing a notice over failed; it is tried again, ever later, up to an hour apart."""
+    """Note that handing a notice over failed; it is tried again, ever later, up to an hour apart.
+
+    Operations are told of a mail that keeps failing, and of one that is given up.
+    """
     wait = min(_RETRY_FIRST * 2 ** min(notice.attempts - 1, 12), _RETRY_MOST)
     values = {"last_error": error[:500], "next_attempt_at": func.now() + wait}
     conn.execute(update(outbox).where(outbox.c.outbox_id == notice.outbox_id).values(**values))
+    if notice.channel is Channel.MAIL and notice.attempts in {TELL_AFTER_ATTEMPTS, MOST_ATTEMPTS}:
+        goes_on = "it is tried on" if notice.attempts < MOST_ATTEMPTS else "it is not tried any more"
+        text = (
+            f"Mail {notice.key} was refused {notice.attempts} times; {goes_on}. `numnaroad order show` has the error."
+        )
+        key = f"slack:mail_refused:{notice.outbox_id}:{notice.attempts}"
+        payload = {"text": text}
+        enqueue(conn, key=key, channel=Channel.SLACK, kind="mail_refused", order_id=notice.order_id, payload=payload)
 
 
 def late_notices(conn: Connection, late: timedelta) -> int:

@@ -10,14 +10,15 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from esim.money import Money
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
 from resources.db.refunds import request_refund
-from resources.db.tables import order_items, orders, refunds
+from resources.db.tables import orders, refunds
 from resources.db.transitions import Event, OrderRow, lock_order, lock_units, move_order, move_unit, note
+from resources.db.valuation import usd_micros
 
 SECOND_PAYMENT = "second payment for the same order"
 
@@ -66,7 +67,7 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
     if payment.amount != Money(order.amount_minor, order.currency) or not payment.payment_intent:
         return _mismatch(conn, order, payment, booking)
     _note_payment(conn, order, payment, booking)
-    ledger.post(conn, f"payment:{payment.payment_intent}", order.order_id, _received(conn, order, payment.amount))
+    _book(conn, order, payment)
     if order.status is OrderStatus.ATTENTION:
         reason = "paid while it waits for a person; nothing is delivered until somebody decides"
         _note_event(conn, order, reason, payment, booking)
@@ -140,9 +141,7 @@ def _second_payment(conn: Connection, order: OrderRow, payment: Payment, booking
     )
     if not asked:
         return PaymentResult.KNOWN
-    if payment.amount.currency == order.currency:
-        received = _received(conn, order, payment.amount)
-        ledger.post(conn, f"payment:{payment.payment_intent}", order.order_id, received)
+    _book(conn, order, payment)
     _note_event(conn, order, SECOND_PAYMENT, payment, booking)
     _tell(conn, order, "second_payment", payment, f"{SECOND_PAYMENT}: {payment.amount} is being refunded")
     return PaymentResult.SECOND
@@ -153,6 +152,7 @@ def _mismatch(conn: Connection, order: OrderRow, payment: Payment, booking: Book
     reason = f"{payment.amount} was paid instead of {expected}; nothing is delivered until somebody decides"
     if payment.payment_intent:
         _note_payment(conn, order, payment, booking)
+        _book(conn, order, payment)
     moved = move_order(
         conn,
         order,
@@ -182,11 +182,13 @@ def _note_payment(conn: Connection, order: OrderRow, payment: Payment, booking: 
     order.payment_intent, order.payment_status, order.paid_at = payment.payment_intent, "paid", booking.now
 
 
-def _received(conn: Connection, order: OrderRow, amount: Money) -> tuple[ledger.Entry, ledger.Entry]:
-    """Book at the rates at which the order was sold; another amount in proportion."""
-    sold = func.sum(order_items.c.quantity * order_items.c.unit_price_micros_usd)
-    micros = int(conn.scalar(select(sold).where(order_items.c.order_id == order.order_id)) or 0)
-    return ledger.payment_received(amount, micros * amount.minor // order.amount_minor)
+def _book(conn: Connection, order: OrderRow, payment: Payment) -> bool:
+    """Book a payment; return False where its currency has no rate, which a person has to settle."""
+    micros = usd_micros(conn, order.order_id, payment.amount)
+    if micros is None or not payment.payment_intent:
+        return False
+    entries = ledger.payment_received(payment.amount, micros)
+    return ledger.post(conn, f"payment:{payment.payment_intent}", order.order_id, entries)
 
 
 def _note_event(conn: Connection, order: OrderRow, reason: str, payment: Payment, booking: Booking) -> None:

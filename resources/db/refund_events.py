@@ -13,8 +13,9 @@ from esim.orders import UnitStatus
 from esim.ports import Refund
 from resources.db import ledger, notices
 from resources.db.refunds import DueRefund, paid_back, record_refund
-from resources.db.tables import ledger_entries, order_items, orders, refunds
+from resources.db.tables import ledger_entries, orders, refunds
 from resources.db.transitions import Event, OrderRow, hold_order, lock_order, lock_units, note
+from resources.db.valuation import share_of_payment
 
 _NEVER_PAID = ("failed", "called_off")
 _FINISHED = frozenset({UnitStatus.DELIVERED, UnitStatus.REFUNDED, UnitStatus.CANCELLED})
@@ -59,7 +60,9 @@ def refunded_in_all(conn: Connection, order_id: UUID, payment_intent: str, total
     row = {"refund_key": key, "order_id": order_id, "payment_intent": payment_intent, "reason": "refunded by hand"}
     row |= {"amount_minor": by_hand.minor, "currency": by_hand.currency, "state": "succeeded"}
     conn.execute(insert(refunds).values(**row, finished_at=teller.now))
-    ledger.post(conn, key, order_id, ledger.refund(by_hand, _usd_micros(conn, order, by_hand)))
+    micros = share_of_payment(conn, payment_intent, by_hand)
+    if micros is not None:
+        ledger.post(conn, key, order_id, ledger.refund(by_hand, micros))
     if order.payment_intent == payment_intent:
         _change_refunded(conn, order, by_hand.minor, teller)
     reason = f"{by_hand} was refunded at the payment service by hand"
@@ -111,13 +114,6 @@ def _change_refunded(conn: Connection, order: OrderRow, by_minor: int, teller: T
     values = {"refunded_minor": refunded, "payment_status": status, "updated_at": teller.now}
     conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
     order.refunded_minor, order.payment_status = refunded, status
-
-
-def _usd_micros(conn: Connection, order: OrderRow, amount: Money) -> int:
-    """Value an amount at the rate the order was sold at."""
-    sold = func.sum(order_items.c.quantity * order_items.c.unit_price_micros_usd)
-    total = int(conn.scalar(select(sold).where(order_items.c.order_id == order.order_id)) or 0)
-    return total * amount.minor // order.amount_minor
 
 
 def _booked_micros(conn: Connection, posting_key: str) -> int:

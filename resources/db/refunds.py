@@ -18,6 +18,7 @@ from esim.ports import Refund
 from resources.db import ledger, notices
 from resources.db.tables import esims, order_items, orders, refunds
 from resources.db.transitions import OrderRow, UnitRow, hold_order, lock_order, lock_units, move_unit, settle_order
+from resources.db.valuation import share_of_payment
 
 _RETRY_FIRST = timedelta(seconds=10)
 _RETRY_MOST = timedelta(hours=1)
@@ -115,8 +116,8 @@ def record_refund(conn: Connection, due: DueRefund, paid: Refund, *, actor: str,
     values = {"state": state, "stripe_refund_id": paid.refund_id, "finished_at": now, "last_error": None}
     if conn.scalar(done.values(**values).returning(refunds.c.refund_key)) is None:
         return
-    if due.amount.currency == order.currency:  # money in another currency was never booked: it only comes and goes
-        micros = _usd_micros(conn, order, due)
+    micros = _usd_micros(conn, due)
+    if micros is not None:  # a payment that was never booked only comes and goes
         ledger.post(conn, due.refund_key, due.order_id, ledger.refund(due.amount, micros), due.esim_n)
     if due.esim_n is not None:
         _refund_unit(conn, order, due, actor, now)
@@ -156,18 +157,17 @@ def _refund_unit(conn: Connection, order: OrderRow, due: DueRefund, actor: str, 
     notices.tell_of_changes(conn, order, units, now)
 
 
-def _usd_micros(conn: Connection, order: OrderRow, due: DueRefund) -> int:
-    """Return a refund's value in micro-USD at the rate the order was sold at."""
+def _usd_micros(conn: Connection, due: DueRefund) -> int | None:
+    """Return a refund's value in micro-USD: a unit's at its price, any other as its payment was booked."""
+    if due.esim_n is None:
+        return share_of_payment(conn, due.payment_intent, due.amount)
     i = order_items.c
-    if due.esim_n is not None:
-        price = (
-            select(i.unit_price_micros_usd)
-            .join_from(order_items, esims, esims.c.item_id == i.item_id)
-            .where(esims.c.order_id == due.order_id, esims.c.n == due.esim_n)
-        )
-        return int(conn.scalar(price) or 0)
-    total = select(func.sum(i.unit_price_micros_usd * i.quantity)).where(i.order_id == due.order_id)
-    return int(conn.scalar(total) or 0) * due.amount.minor // order.amount_minor
+    price = (
+        select(i.unit_price_micros_usd)
+        .join_from(order_items, esims, esims.c.item_id == i.item_id)
+        .where(esims.c.order_id == due.order_id, esims.c.n == due.esim_n)
+    )
+    return int(conn.scalar(price) or 0)
 
 
 def late_refunds(conn: Connection, late: timedelta) -> int:

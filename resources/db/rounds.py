@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, func, select
 
 from esim.errors import LeaseLost
 from esim.orders import UnitStatus
@@ -113,9 +113,3 @@ def _wait(conn: Connection, unit: UnitRow, result: Exhausted | Waiting, again_at
         values=values,
     )
     unit.next_attempt_at = again_at
-
-
-def requeue_now(conn: Connection, unit: UnitRow, now: datetime) -> None:
-    """Let a queued unit be tried at once."""
-    change = update(esims).where(esims.c.esim_id == unit.esim_id, esims.c.status == UnitStatus.QUEUED)
-    conn.execute(change.values(next_attempt_at=now))

@@ -10,6 +10,7 @@ import ipaddress
 import re
 import smtplib
 import ssl
+from contextlib import suppress
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -108,8 +109,13 @@ class SmtpMailer:
         message_id = self._message_id(key)
         try:
             message = self._message(mail, message_id)
-            with self._connect() as server:
+            server = self._connect()
+            try:
                 server.send_message(message)
+            finally:
+                with suppress(smtplib.SMTPException, OSError):  # taken is taken, however the server says goodbye
+                    server.quit()
+                server.close()
         except smtplib.SMTPResponseException as error:
             raise self._failed(key, f"SMTP {error.smtp_code}") from None
         except (OSError, ValueError, IndexError, MessageError) as error:  # the line, or an address nobody can have

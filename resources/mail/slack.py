@@ -1,7 +1,7 @@
 """Slack behind the `ChatNotifier` port: an incoming webhook for operations.
 
-Promises: whatever looks like an e-mail address, an ICCID or an activation string is taken out before it leaves; the
-webhook's address, which is a secret, never appears in an error.
+Promises: whatever looks like an e-mail address, an ICCID or an activation string is taken out before it leaves; a
+provider's words cannot call people or draw links; the webhook's address, a secret, never appears in an error.
 """
 
 import httpx
@@ -27,7 +27,7 @@ class SlackNotifier:
         Raises:
             NoticeError: not handed over; try again later.
         """
-        body = {"text": redact_text(text)[:LONGEST_TEXT], "unfurl_links": False}
+        body = {"text": _escape(redact_text(text)[:LONGEST_TEXT]), "unfurl_links": False}
         try:
             answer = self._client.post(self._url, json=body)
         except httpx.HTTPError as error:
@@ -41,7 +41,7 @@ class SlackNotifier:
         self._client.close()
 
 
-def escape(value: str) -> str:
+def _escape(value: str) -> str:
     """Make a value harmless inside Slack's markup (`<!channel>`, links)."""
     return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

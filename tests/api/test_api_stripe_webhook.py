@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from api.services.record_payment_event import HANDLERS
 from esim.money import Money
 from resources.db import ledger
 from resources.db.refunds import request_refund
-from resources.db.tables import esims, inbox_events, order_events, orders, outbox, refunds
+from resources.db.tables import esims, inbox_events, ledger_entries, order_events, orders, outbox, refunds
 from resources.settings import Settings
 from tests.api.baskets import basket, placed
 from tests.api.serving import ServedApi, served_api
@@ -129,6 +130,10 @@ def test_another_amount_or_currency_delivers_nothing_and_calls_a_person(
     assert (row.status, row.payment_intent) == ("attention", "pi_1")
     assert unit_states(engine, order) == ["unpaid", "unpaid"]
     assert [(notice.channel, notice.kind) for notice in rows(engine, outbox)] == [("slack", "amount_mismatch")]
+    cash = [
+        (row.original_amount, row.original_currency) for row in rows(engine, ledger_entries) if row.account == "cash"
+    ]
+    assert cash == ([(Decimal(amount) / 100, "USD")] if currency == "usd" else [])  # no rate for the other one
     assert send(api.client, paid_event(order)).status_code == 204  # the same payment in another event
     assert order_row(engine, order).status == "attention"
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from esim.errors import LeaseLost
 from esim.money import Cost
+from esim.ports import Capabilities
 from esim.provisioning import (
     BuyableOffer,
     Exhausted,
@@ -17,6 +18,7 @@ from esim.provisioning import (
     Round,
     Skipped,
     Waiting,
+    failover_sequence,
     provision,
     resolve_delay_seconds,
     retry_delay_minutes,
@@ -159,6 +161,18 @@ def test_busy_slot_is_waited_for_and_later_passed_over() -> None:
     assert (result, asked) == (Waiting(2.0, "another purchase is open where only one may be", for_slot=True), [])
     result, asked = play({"a": BOUGHT, "b": BOUGHT}, ListJournal(skip=busy), Round(wait_for_slot=False))
     assert (result, asked) == (BOUGHT, ["b"])
+
+
+def test_providers_that_may_leave_a_doubt_for_good_come_last_unless_they_are_the_first_choice() -> None:
+    sure, unsure = Capabilities(), Capabilities(resolves_for_certain=False)
+    providers = {"a": ScriptedProvider("a", capabilities=unsure), "b": ScriptedProvider("b", capabilities=sure)}
+
+    def sequence(*slugs: str) -> list[str]:
+        return [one.provider for one in failover_sequence([offer(slug) for slug in slugs], providers)]
+
+    assert sequence("b", "a", "b") == ["b", "b", "a"]
+    assert sequence("a", "a", "b") == ["a", "b", "a"]
+    assert sequence() == []
 
 
 def test_resting_providers_are_waited_for_without_a_failure() -> None:

@@ -25,7 +25,7 @@ from pipelines.provisioning import provision_orders
 from pipelines.sensors import aftermath, paid_orders
 from pipelines.sensors.aftermath import aftermath_sensor
 from pipelines.sensors.paid_orders import MOST_DRAINS, Situation, order_sensors, paid_orders_sensor
-from resources.db import drains
+from resources.db import drains, ledger
 from resources.db.databases import Databases
 from resources.db.outbox import enqueue
 from resources.db.refunds import request_refund
@@ -183,6 +183,7 @@ def test_second_payment_is_paid_back_once(shop: Shop, source: Source, instance: 
     shop.drain()
     shop.gateway.failures.append(PaymentUnavailable())
     with shop.engine.begin() as conn:
+        ledger.post(conn, "payment:pi_2", order_id, ledger.payment_received(Money(499, "USD"), 4_990_000))
         for _ in range(2):
             request_refund(
                 conn,
@@ -314,6 +315,37 @@ def test_fee_in_another_currency_is_booked_at_its_rate(shop: Shop, rows: Rows) -
     assert rows("select amount_micros, original_currency from ledger_entries where account = 'payment_fees'") == [
         {"amount_micros": 550_000, "original_currency": "EUR"}
     ]
+
+
+def test_fee_without_a_rate_waits_for_one_and_is_told_of_once(shop: Shop, rows: Rows) -> None:
+    shop.gateway.known_fee = Money(300, "AED")
+    paid_order(shop.engine)
+    shop.drain()
+    assert rows("select fee_due_at is not null as due from orders") == [{"due": True}]
+    with shop.engine.begin() as conn:
+        conn.execute(text("update orders set fee_due_at = now()"))
+    shop.drain()
+    assert len([key for key, _ in shop.notifier.posted if "fee_not_booked" in key]) == 1
+    assert rows("select * from ledger_entries where account = 'payment_fees'") == []
+    with shop.engine.begin() as conn:
+        conn.execute(text("insert into reference_rates values ('AED', '2026-11-20', 272300)"))
+        conn.execute(text("update orders set fee_due_at = now()"))
+    shop.drain()
+    assert rows("select amount_micros from ledger_entries where account = 'payment_fees'") == [
+        {"amount_micros": 816_900}
+    ]
+
+
+def test_given_up_units_start_no_run_where_refunds_are_a_persons_work(
+    shop: Shop, source: Source, instance: dg.DagsterInstance
+) -> None:
+    for provider in (shop.cheap, shop.dear):
+        provider.script.append(rejects(ErrorType.INVALID_PRODUCT))
+    paid_order(shop.engine)
+    shop.drain(tools=shop.tools_with(enable_auto_refund=False))
+    assert isinstance(tick_schedule(retry_failed_schedule, source, instance), dg.RunRequest)
+    manual = Source(shop.tools_with(enable_auto_refund=False))
+    assert isinstance(tick_schedule(retry_failed_schedule, manual, instance), dg.SkipReason)
 
 
 def test_aftermath_decision_names_only_what_is_late_and_not_seen_to() -> None:

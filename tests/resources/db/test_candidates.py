@@ -104,6 +104,8 @@ def test_ceiling_keeps_the_order_above_the_allowed_loss(engine: Engine) -> None:
         assert ceiling_micros(conn, SALE, 0) == 4_990_000 - 144_710 - 300_000
         assert ceiling_micros(conn, SALE, 50) == 4_990_000 - 144_710 - 300_000 + 500_000
         assert ceiling_micros(conn, UnitSale("jp-1gb-7d", 4_990_000, 3), 0) == 4_990_000 - 144_710 - 100_000
+        # the allowed loss is the order's, shared by its units
+        assert ceiling_micros(conn, UnitSale("jp-1gb-7d", 4_990_000, 5), 50) == 4_990_000 - 144_710 - 60_000 + 100_000
 
 
 def test_ceiling_is_in_the_offers_currency_and_leaves_room_for_the_order_fee(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select, update
 
 from esim.errors import IllegalTransition, InvalidMoney, NotFound
 from esim.money import Cost, Money
@@ -71,6 +71,26 @@ def test_outbox_key_exists_once(engine: Engine) -> None:
         assert outbox.enqueue(conn, key="k", channel="mail", kind="hello", order_id=None, payload={"n": 1})
         assert not outbox.enqueue(conn, key="k", channel="slack", kind="other", order_id=None)
         assert conn.scalars(select(outbox_table.c.kind)).all() == ["hello"]
+
+
+def test_mail_that_keeps_failing_is_told_of_and_tried_on(engine: Engine) -> None:
+    with engine.begin() as conn:
+        outbox.enqueue(conn, key="k", channel="mail", kind="hello", order_id=None)
+        for attempt in range(1, 201):
+            conn.execute(update(outbox_table).values(next_attempt_at=func.now()))
+            if attempt == 199:
+                assert len(told(conn)) == 1
+            notice = outbox.DueNotice(1, "k", outbox.Channel.MAIL, "hello", None, {}, attempt)
+            outbox.note_not_sent(conn, notice, "HTTP 401")
+        assert [text.split("; ")[1].split(".")[0] for text in told(conn)] == [
+            "it is tried on",
+            "it is not tried any more",
+        ]
+
+
+def told(conn: Connection) -> list[str]:
+    slack = select(outbox_table.c.payload).where(outbox_table.c.channel == "slack").order_by(outbox_table.c.outbox_id)
+    return [payload["text"] for payload in conn.scalars(slack)]
 
 
 def test_inbox_event_counts_once_per_source(engine: Engine) -> None:

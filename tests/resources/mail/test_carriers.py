@@ -7,11 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from esim.errors import NoticeError
 from esim.ports import InlineImage, Mail, Mailer
 from resources.mail.carriers import ResendMailer, SmtpMailer, mailer
 from resources.settings import Settings
+from tests.api.serving import free_port
 
 SENDER = "NumnaRoad <orders@numnaroad.test>"
 MAIL = Mail(
@@ -135,3 +138,28 @@ def test_smtp_message_id_follows_from_the_key(smtp: SmtpMailer, web: httpx.Clien
 def test_settings_choose_the_carrier(changes: dict[str, str], kind: Callable[..., Mailer]) -> None:
     settings = Settings(_env_file=None, **changes)  # type: ignore[call-arg, arg-type]  # pydantic-settings
     assert type(mailer(settings)) is kind
+
+
+class BadGoodbye:
+    """A server that takes the mail and then will not say goodbye properly."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        self.taken += 1
+        return "250 taken"
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        return "421 too busy to say goodbye"
+
+
+def test_mail_that_was_taken_is_sent_however_the_server_says_goodbye() -> None:
+    handler, port = BadGoodbye(), free_port()
+    server = Controller(handler, hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        assert SmtpMailer(host="127.0.0.1", port=port, sender=SENDER, timeout=5).send(MAIL, key="k")
+    finally:
+        server.stop()
+    assert handler.taken == 1

@@ -8,7 +8,7 @@ import pytest
 
 from esim.errors import NoticeError
 from esim.ports import ChatNotifier
-from resources.mail.slack import SlackNotifier, escape, notifier
+from resources.mail.slack import SlackNotifier, notifier
 from resources.settings import Settings
 
 
@@ -51,8 +51,9 @@ def test_refusal_and_silence_are_errors_without_the_secret_address(slack: SlackN
     assert "secret" not in str(refused.value)
 
 
-def test_values_are_harmless_in_slacks_markup() -> None:
-    assert escape("<!channel> & co") == "&lt;!channel&gt; &amp; co"
+def test_words_of_others_are_harmless_in_slacks_markup(slack: SlackNotifier, web: httpx.Client) -> None:
+    slack.post("airalo says: <!channel> & <https://example.com|look>", key="k")
+    assert texts(web) == ["airalo says: &lt;!channel&gt; &amp; &lt;https://example.com|look&gt;"]
 
 
 def test_settings_name_the_channel(web: httpx.Client, sandbox_url: str) -> None:
