@@ -13,7 +13,7 @@ from resources.db import tables
 Row = Mapping[str, Any]
 
 _ORDER = ("order_id", "display_id", "status", "payment_status", "amount_minor", "refunded_minor", "currency")
-_ORDER_TIMES = ("created_at", "paid_at", "deadline_at", "completed_at", "attention_reason", "catalogue_version")
+_ORDER_TIMES = ("created_at", "paid_at", "deadline_at", "completed_at", "attention_reason", "hold_reason")
 _UNIT = ("n", "status", "provider", "offer_id", "provider_order_id", "cost_amount", "cost_currency", "failures")
 _UNIT_MORE = ("fence", "next_attempt_at", "delivered_at", "last_error_type", "last_error")
 _ATTEMPT = ("number", "provider", "provider_package_id", "state", "error_type", "error", "latency_ms", "reference")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from api.services.record_payment_event import HANDLERS
 from cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,3 +50,8 @@ def test_every_link_to_a_file_leads_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_readme_names_every_payment_event_we_act_on() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [kind for kind in HANDLERS if f"`{kind}`" not in readme] == []
