@@ -162,11 +162,16 @@ def due_in_seconds(conn: Connection, now: datetime) -> tuple[float | None, float
 
 
 def waiting_units(conn: Connection, now: datetime) -> int:
-    """Return how many units want work now: queued, open purchases to look up, and claims whose worker is gone."""
+    """Return how many units want work now, with the providers' events that speak of some and nobody has heeded yet.
+
+    Units want work that are queued, whose open purchase is to be looked up, or whose worker is gone.
+    """
     counts = text(
         "select (select count(*) from esims where status = 'queued' and next_attempt_at <= :now)"
         " + (select count(*) from esims where status in ('pending', 'unknown') and next_attempt_at <= :now)"
         " + (select count(*) from esims where status = 'working' and lease_until < :now)"
+        " + (select count(*) from inbox_events where work is not null and worked_at is null"
+        " and (next_work_at is null or next_work_at <= :now))"
     )
     return int(conn.scalar(counts, {"now": now}) or 0)
 

@@ -161,6 +161,15 @@ def test_event_about_nothing_we_know_is_worked_once(engine: Engine) -> None:
         assert inbox.work_provider_event(conn, NOW) is None
 
 
+def test_event_that_nobody_heeded_wants_work(engine: Engine) -> None:
+    with engine.begin() as conn:
+        work = {"provider": "airalo", "reference": "r-1"}
+        inbox.record(conn, "airalo", "evt-1", "order_ready", None, "to be read again", work)
+        assert waiting_units(conn, NOW) == 1
+        assert inbox.work_provider_event(conn, NOW) == []
+        assert waiting_units(conn, NOW) == 0
+
+
 def test_room_counts_living_drains_only(engine: Engine) -> None:
     with engine.begin() as conn:
         for name in ("a", "b", "gone", "ended"):
