@@ -15,6 +15,7 @@ NumnaRoadError
 ├── CatalogueHeld                    a provider's catalogue may not replace the last good one
 ├── ProviderError                    a read at a provider failed (a purchase never raises: it has outcomes)
 │   ├── ProviderUnavailable          try again later
+│   │   └── ProviderThrottled        too many calls, by the provider's count or by ours
 │   ├── ProviderRejected             a clear refusal
 │   ├── ProviderAuthFailed
 │   └── MalformedReply               an answer that does not follow the contract
@@ -90,6 +91,14 @@ class ProviderError(NumnaRoadError):
 
 class ProviderUnavailable(ProviderError):
     """The provider cannot be reached or is overloaded; try again later."""
+
+
+class ProviderThrottled(ProviderUnavailable):
+    """The provider takes no more calls just now; try again in `wait_seconds`, where it says so."""
+
+    def __init__(self, message: str | None = None, *, wait_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
 
 
 class ProviderRejected(ProviderError):

@@ -5,6 +5,8 @@ by which a lost order is found again. There is no price guard, so the price is r
 are requests that people review.
 """
 
+import copy
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -38,22 +40,50 @@ from resources.providers.airalo_catalogue import SLUG, pricing_of, read_page
 from resources.providers.airalo_orders import (
     bought,
     events_of,
+    likeliest,
     profile_of,
     reading_of,
     refusal_of,
     verify_signature,
 )
 from resources.providers.airalo_session import AiraloSession, path_part
-from resources.providers.base import READ_ATTEMPTS, Reply, settled
-from resources.providers.outcomes import PREPARE_ATTEMPTS, not_bought, still_unknown, too_dear
+from resources.providers.base import CATALOGUE, PREPARE, READ, Patience, Reply, settled
+from resources.providers.outcomes import not_bought, still_unknown, too_dear
+from resources.providers.paging import walk
 from resources.providers.payload import amount, listing, loose_text, mapping, moment, trusted
 from resources.settings import Endpoint
 
 ENTRIES_PER_PAGE = 50  # countries and regions; some 210 in all, each with its operators and packages
 MOST_PAGES = 300
-MOST_BARREN_PAGES = 6
 PRICE_LIFE = timedelta(seconds=5)  # so that a flash sale of one country stays under the 80 list calls a minute
 TOP_UP_LIST_LIFE = timedelta(hours=1)
+
+
+class _Prices:
+    """What one list told last; whoever holds `lock` may ask again, the others wait for what that brings."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._read_at: datetime | None = None
+        self._told: dict[str, Cost] | ProviderError = {}
+
+    def known(self, asked_at: datetime, now: datetime) -> dict[str, Cost] | None:
+        """Return the prices while they are fresh, None when the list must be read.
+
+        Raises:
+            ProviderError: the list was read since `asked_at`, and failed: not every worker waits through that.
+        """
+        if self._read_at is None:
+            return None
+        if isinstance(self._told, ProviderError):
+            if self._read_at > asked_at:
+                raise copy.copy(self._told)
+            return None
+        return self._told if now - self._read_at <= PRICE_LIFE else None
+
+    def note(self, now: datetime, told: dict[str, Cost] | ProviderError) -> None:
+        """Keep what a reading brought."""
+        self._read_at, self._told = now, told
 
 
 class Airalo:
@@ -96,7 +126,7 @@ class Airalo:
             timeout_seconds=timeout_seconds,
             transport=transport,
         )
-        self._prices: dict[str, tuple[datetime, dict[str, Cost]]] = {}
+        self._prices: dict[str, _Prices] = {}
         self._top_ups: tuple[datetime, dict[str, ProviderOffer]] | None = None
 
     def close(self) -> None:
@@ -111,21 +141,15 @@ class Airalo:
         """
         return self._walk({"include": "topup"})
 
-    def _walk(self, filters: Mapping[str, str], attempts: int = READ_ATTEMPTS) -> Iterator[CataloguePage]:
+    def _walk(self, filters: Mapping[str, str], patience: Patience = CATALOGUE) -> Iterator[CataloguePage]:
         seen: set[str] = set()
-        barren = 0
-        for page in range(1, MOST_PAGES + 1):
-            params: dict[str, str | int] = {**filters, "limit": ENTRIES_PER_PAGE, "page": page}
-            known = len(seen)
-            read = read_page(self._session.get("packages", "packages", params, attempts=attempts), seen, page)
-            # Entries move between pages while they are read, so one page may repeat; a list that only repeats is stuck.
-            barren = barren + 1 if read.rejects and len(seen) == known else 0
-            if barren > MOST_BARREN_PAGES:
-                raise MalformedReply(f"{SLUG} packages: page {page} repeats what was listed before")
-            yield CataloguePage(read.offers, read.rejects, page, read.pages)
-            if not read.has_more:
-                return
-        raise MalformedReply(f"{SLUG} packages: no end after {MOST_PAGES} pages")
+
+        def read(number: int) -> tuple[CataloguePage, bool]:
+            params: dict[str, str | int] = {**filters, "limit": ENTRIES_PER_PAGE, "page": number}
+            page = read_page(self._session.get("packages", "packages", params, patience=patience), seen, number)
+            return CataloguePage(page.offers, page.rejects, number, page.pages), page.has_more
+
+        return walk(f"{SLUG} packages", read, most_pages=MOST_PAGES)
 
     def current_cost(self, provider_package_id: str, hints: Mapping[str, str]) -> Cost:
         """Read what one unit costs right now, from the list of its country or of all regions (5 s old at most).
@@ -133,14 +157,21 @@ class Airalo:
         Raises:
             ProviderError: not to be read; `ProviderRejected` when the plan left the list (sold out or withdrawn).
         """
-        return self._listed_cost(provider_package_id, hints, READ_ATTEMPTS)
+        return self._listed_cost(provider_package_id, hints, READ)
 
-    def _listed_cost(self, package_id: str, hints: Mapping[str, str], attempts: int) -> Cost:
+    def _listed_cost(self, package_id: str, hints: Mapping[str, str], patience: Patience) -> Cost:
+        asked_at = self._clock()
         key = "&".join(f"{name}={hints[name]}" for name in sorted(hints))
-        read_at, costs = self._prices.get(key, (None, {}))
-        if read_at is None or self._clock() - read_at > PRICE_LIFE:
-            costs = {o.provider_package_id: o.cost for page in self._walk(hints, attempts) for o in page.offers}
-            self._prices[key] = (self._clock(), costs)
+        prices = self._prices.setdefault(key, _Prices())
+        with prices.lock:
+            costs = prices.known(asked_at, self._clock())
+            if costs is None:
+                try:
+                    costs = {o.provider_package_id: o.cost for page in self._walk(hints, patience) for o in page.offers}
+                except ProviderError as error:
+                    prices.note(self._clock(), error)
+                    raise
+                prices.note(self._clock(), costs)
         try:
             return costs[package_id]
         except KeyError:
@@ -152,11 +183,11 @@ class Airalo:
         try:
             self._session.ready()
             if request.top_up_of is None:
-                cost = self._listed_cost(request.provider_package_id, request.hints, PREPARE_ATTEMPTS)
+                cost = self._listed_cost(request.provider_package_id, request.hints, PREPARE)
                 known: list[str] = []
             else:
-                cost = self._fitting_top_ups(request.top_up_of).get(request.provider_package_id)
-                known = list(self._packages_of(request.top_up_of))
+                cost = self._fitting_top_ups(request.top_up_of, PREPARE).get(request.provider_package_id)
+                known = list(self._packages_of(request.top_up_of, PREPARE))
         except ProviderError as error:
             return not_bought(error)
         if cost is None:
@@ -195,7 +226,7 @@ class Airalo:
         except ProviderError as error:
             return still_unknown(error)
         if rows:
-            return self._delivered(min(rows, key=lambda row: str(row.get("id"))), request)
+            return self._delivered(likeliest(rows, request), request)
         return self._absent(request, evidence, now)
 
     def _orders_of(self, reference: str) -> list[dict[str, Any]]:
@@ -231,7 +262,7 @@ class Airalo:
             rows = self._orders_of(request.reference)
         except ProviderError as error:
             return still_unknown(error)
-        return self._delivered(rows[0], request) if rows else Pending(provider_order_id)
+        return self._delivered(likeliest(rows, request), request) if rows else Pending(provider_order_id)
 
     def cancel(self, esim: EsimRef) -> CancelOutcome:
         """File a refund request: Airalo has no cancellation, people review requests and may pay credit back."""
@@ -240,8 +271,10 @@ class Airalo:
         if not isinstance(reply, Reply):
             return CancelUnknown(reply.message)
         refused = refusal_of("refund", reply)
-        if refused is not None:
+        if isinstance(refused, Rejected):
             return CancelRefused(refused.message)
+        if isinstance(refused, Unknown):
+            return CancelUnknown(refused.message)
         return CancelUnknown(f"{SLUG}: a refund is requested and under review; the order's status will tell")
 
     def esim_details(self, esim: EsimRef) -> EsimProfile:
@@ -284,14 +317,15 @@ class Airalo:
             self._top_ups = (self._clock(), offers)
         return offers
 
-    def _fitting_top_ups(self, esim: EsimRef) -> dict[str, Cost]:
-        answer = self._session.get("topups", f"sims/{path_part(esim.iccid)}/topups")
+    def _fitting_top_ups(self, esim: EsimRef, patience: Patience = READ) -> dict[str, Cost]:
+        answer = self._session.get("topups", f"sims/{path_part(esim.iccid)}/topups", patience=patience)
         pricing = pricing_of(answer)
         rows = [row for row in listing(answer.get("data"), f"{SLUG} topups") if isinstance(row, dict)]
         return {loose_text(row, "id"): trusted(pricing.cost, row) for row in rows}
 
-    def _packages_of(self, esim: EsimRef) -> dict[str, str]:
-        rows = self._session.get("history", f"sims/{path_part(esim.iccid)}/packages").get("data")
+    def _packages_of(self, esim: EsimRef, patience: Patience = READ) -> dict[str, str]:
+        path = f"sims/{path_part(esim.iccid)}/packages"
+        rows = self._session.get("history", path, patience=patience).get("data")
         found: dict[str, str] = {}
         for row in listing(rows, f"{SLUG} history"):
             package = row.get("package") if isinstance(row, dict) else None

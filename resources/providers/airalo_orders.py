@@ -102,6 +102,16 @@ def bought(order: object, request: PurchaseRequest) -> Outcome:
     return Pending(order_id, POLL_SECONDS, cost)
 
 
+def likeliest(orders: Sequence[Row], request: PurchaseRequest) -> Row:
+    """Return the order to go by where several have our reference: one that lives, before unclear and failed ones."""
+
+    def rank(order: Row) -> tuple[int, str]:
+        outcome = bought(order, request)
+        return (2 if isinstance(outcome, Rejected) else int(isinstance(outcome, Unknown))), str(order.get("id"))
+
+    return min(orders, key=rank)
+
+
 def _status(order: Row) -> str:
     status = order.get("status")
     return loose_text(status, "slug").lower() if isinstance(status, dict) else ""

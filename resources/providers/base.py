@@ -1,31 +1,57 @@
 """The one way adapters talk HTTP: reads are retried, purchases are sent once and always end in an outcome.
 
-request -> limiter (shared by every process) -> httpx -> `Reply`. `ProviderHttp.read` retries idempotent calls with
-exponential backoff and raises `ProviderError`. `ProviderHttp.send_once` is for purchases: it never retries and never
-raises; what httpx reports decides whether the request can have arrived (`_NEVER_SENT` against everything else).
+request -> limiter (shared by every process) -> httpx -> `Reply`. `ProviderHttp.read` retries idempotent calls within a
+`Patience` and raises `ProviderError`. `ProviderHttp.send_once` is for purchases: it never retries and never raises;
+what httpx reports decides whether the request can have arrived (`_NEVER_SENT` against everything else).
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from time import monotonic
 from typing import Any
 
 import httpx
 import stamina
 
-from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, ProviderRejected, ProviderUnavailable
+from esim.errors import (
+    MalformedReply,
+    ProviderAuthFailed,
+    ProviderError,
+    ProviderRejected,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
 from esim.ports import Capabilities, Limiter, RateLimit
 from esim.purchase import ErrorType, Rejected, Unknown
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-READ_ATTEMPTS = 4  # the first try and three retries
+MAX_PURCHASE_BYTES = 1024 * 1024  # one order with its eSIM; QR pictures inside included
 READ_WAIT_FIRST_SECONDS = 1.0
 READ_WAIT_MOST_SECONDS = 10.0
 PURCHASE_PATIENCE_SECONDS = 5.0
-READ_PATIENCE_SECONDS = 120.0
+NO_SLOT_WAIT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a read may take: its tries, and seconds for each slot, each whole answer, each wait when throttled."""
+
+    attempts: int
+    slot_seconds: float
+    answer_seconds: float
+    throttle_seconds: float
+
+
+READ = Patience(attempts=4, slot_seconds=120.0, answer_seconds=60.0, throttle_seconds=10.0)
+CATALOGUE = Patience(attempts=4, slot_seconds=120.0, answer_seconds=300.0, throttle_seconds=60.0)
+# A customer waits: the next offer is better than the full backoff.
+PREPARE = Patience(attempts=2, slot_seconds=5.0, answer_seconds=30.0, throttle_seconds=2.0)
+ONCE = Patience(attempts=1, slot_seconds=5.0, answer_seconds=30.0, throttle_seconds=0.0)
 
 # httpx raises these before a byte of the request is on the wire; every other transport error may come after it.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
@@ -73,8 +99,11 @@ class ProviderHttp:
         timeout_seconds: float,
         transport: httpx.BaseTransport | None = None,
         throttled: Callable[[Reply], bool] | None = None,
+        timer: Callable[[], float] = monotonic,
     ) -> None:
         self.slug = slug
+        self._timer = timer
+        self._timeout_seconds = timeout_seconds
         self._limits = capabilities.rate_limits
         self._limiter = limiter
         self._throttled = throttled or (lambda reply: reply.status == httpx.codes.TOO_MANY_REQUESTS)
@@ -96,21 +125,22 @@ class ProviderHttp:
         call: str,
         build: Callable[[], httpx.Request],
         *,
-        attempts: int = READ_ATTEMPTS,
+        patience: Patience = READ,
         busy: Callable[[Reply], bool] | None = None,
     ) -> Reply:
-        """Send an idempotent request, at most `attempts` times, and return any answer below 500 that is no throttling.
+        """Send an idempotent request and return any answer below 500 that is no throttling.
 
         `build` makes a fresh request for each try, so that signatures and tokens are fresh too. `busy` recognises
         answers below 500 that say "try again" in the provider's own way.
 
         Raises:
-            ProviderUnavailable: no answer, 5xx or throttled on every try.
+            ProviderThrottled: 429 on the last try, or no slot within our own limits.
+            ProviderUnavailable: no whole answer in time, or 5xx, on every try.
             MalformedReply: the answer is larger than 64 MiB.
         """
         for attempt in stamina.retry_context(
-            on=ProviderUnavailable,
-            attempts=attempts,
+            on=lambda error: next_try(error, patience),
+            attempts=patience.attempts,
             wait_initial=READ_WAIT_FIRST_SECONDS,
             wait_max=READ_WAIT_MOST_SECONDS,
             wait_jitter=0,
@@ -118,17 +148,22 @@ class ProviderHttp:
             timeout=None,
         ):
             with attempt:
-                return self._read_once(call, build(), busy)
+                return self._read_once(call, build(), patience, busy)
         raise AssertionError("unreachable: the last try raises")
 
-    def _read_once(self, call: str, request: httpx.Request, busy: Callable[[Reply], bool] | None) -> Reply:
-        if not self._acquire(call, READ_PATIENCE_SECONDS):
-            raise ProviderUnavailable(f"{self.slug}: no free slot within the rate limit for {call}")
+    def _read_once(
+        self, call: str, request: httpx.Request, patience: Patience, busy: Callable[[Reply], bool] | None
+    ) -> Reply:
+        if not self._acquire(call, patience.slot_seconds):
+            message = f"{self.slug}: no free slot within the rate limit for {call}"
+            raise _NoSlot(message, wait_seconds=NO_SLOT_WAIT_SECONDS)
         try:
-            reply = self._exchange(request)
+            reply = self._exchange(request, MAX_REPLY_BYTES, max(patience.answer_seconds, self._timeout_seconds))
         except httpx.HTTPError as error:
             raise ProviderUnavailable(f"{self.slug} {call}: {type(error).__name__}") from error
-        if reply.status >= httpx.codes.INTERNAL_SERVER_ERROR or self._throttled(reply):
+        if reply.status == httpx.codes.TOO_MANY_REQUESTS or self._throttled(reply):
+            raise ProviderThrottled(f"{self.slug} {call}: HTTP {reply.status}", wait_seconds=reply.retry_after)
+        if reply.status >= httpx.codes.INTERNAL_SERVER_ERROR:
             raise ProviderUnavailable(f"{self.slug} {call}: HTTP {reply.status}")
         if busy is not None and busy(reply):
             raise ProviderUnavailable(f"{self.slug} {call}: busy, says the answer itself")
@@ -140,9 +175,10 @@ class ProviderHttp:
         5xx answers and oversized ones are `Unknown`; throttling, decided before any work, is `Rejected`.
         """
         if not self._acquire(call, PURCHASE_PATIENCE_SECONDS):
-            return Rejected(ErrorType.RATE_LIMITED, f"{self.slug}: own rate limit for {call} is used up; not sent", 2.0)
+            message = f"{self.slug}: own rate limit for {call} is used up; not sent"
+            return Rejected(ErrorType.RATE_LIMITED, message, NO_SLOT_WAIT_SECONDS)
         try:
-            reply = self._exchange(request)
+            reply = self._exchange(request, MAX_PURCHASE_BYTES, self._timeout_seconds)
         except _NEVER_SENT as error:
             return Rejected(ErrorType.NETWORK_ERROR, f"{self.slug} {call}: {type(error).__name__}; never sent")
         except httpx.TimeoutException as error:
@@ -189,17 +225,34 @@ class ProviderHttp:
             if limit.name in {"*", call}
         )
 
-    def _exchange(self, request: httpx.Request) -> Reply:
+    def _exchange(self, request: httpx.Request, most_bytes: int, most_seconds: float) -> Reply:
+        """Send and read the whole answer; httpx's own time-out only bounds the wait for each piece of it."""
+        deadline = self._timer() + most_seconds
         response = self._client.send(request, stream=True)
         try:
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
-                if len(body) > MAX_REPLY_BYTES:
-                    raise MalformedReply(f"{self.slug}: an answer of more than {MAX_REPLY_BYTES >> 20} MiB")
+                if len(body) > most_bytes:
+                    raise MalformedReply(f"{self.slug}: an answer of more than {most_bytes >> 20} MiB")
+                if self._timer() > deadline:
+                    raise httpx.ReadTimeout(f"no whole answer in {most_seconds:.0f} s", request=request)
         finally:
             response.close()
         return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, bytes(body))
+
+
+class _NoSlot(ProviderThrottled):
+    """Our own limit is used up; the wait for a slot was the patience, so there is no other try."""
+
+
+def next_try(error: Exception, patience: Patience) -> bool | float:
+    """Return whether a failed read is tried again, or the seconds after which the provider lets us."""
+    if not isinstance(error, ProviderUnavailable) or isinstance(error, _NoSlot):
+        return False
+    if isinstance(error, ProviderThrottled) and error.wait_seconds is not None:
+        return min(error.wait_seconds, patience.throttle_seconds)
+    return True
 
 
 class Unlimited:
@@ -221,6 +274,11 @@ def raise_for_read(slug: str, call: str, reply: Reply, message: str = "") -> Non
         raise ProviderAuthFailed(f"{slug} {call}: HTTP {reply.status}; check this provider's keys and IP allow-list")
     if reply.status >= httpx.codes.BAD_REQUEST:
         raise ProviderRejected(f"{slug} {call}: HTTP {reply.status} {message}".rstrip())
+
+
+def token_key(slug: str, url: str, account: str) -> str:
+    """Return the name a token is stored under: another address or account never sees it, nor can the name be undone."""
+    return f"{slug}:{hashlib.sha256(f'{url} {account}'.encode()).hexdigest()[:16]}"
 
 
 def settled(capabilities: Capabilities, sent_at: datetime, now: datetime) -> bool:

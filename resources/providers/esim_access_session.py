@@ -12,7 +12,7 @@ import httpx
 from esim.errors import MalformedReply
 from esim.ports import Capabilities, Clock, Limiter
 from esim.purchase import ErrorType, Rejected, Unknown
-from resources.providers.base import ProviderHttp, Reply, raise_for_read
+from resources.providers.base import CATALOGUE, READ, Patience, ProviderHttp, Reply, raise_for_read
 from resources.providers.esim_access_catalogue import SLUG
 from resources.providers.esim_access_wire import (
     Envelope,
@@ -61,13 +61,21 @@ class EsimAccessSession:
         """Give connections back."""
         self._http.close()
 
-    def read(self, call: str, path: str, body: Mapping[str, object], *, timeout_seconds: float | None = None) -> Any:
+    def read(
+        self,
+        call: str,
+        path: str,
+        body: Mapping[str, object],
+        *,
+        patience: Patience = READ,
+        timeout_seconds: float | None = None,
+    ) -> Any:
         """Return the payload of a call that may be repeated.
 
         Raises:
             ProviderError: no answer, no envelope, or refused (`esim_access_wire.Refused` with its code).
         """
-        reply = self._http.read(call, lambda: self._request(path, body, timeout_seconds), busy=busy)
+        reply = self._http.read(call, lambda: self._request(path, body, timeout_seconds), patience=patience, busy=busy)
         try:
             envelope = open_envelope(reply)
         except MalformedReply as error:
@@ -83,7 +91,8 @@ class EsimAccessSession:
         Raises:
             ProviderError: not to be read.
         """
-        payload = self.read("catalogue", "package/list", wanted, timeout_seconds=CATALOGUE_TIMEOUT_SECONDS)
+        path, seconds = "package/list", CATALOGUE_TIMEOUT_SECONDS
+        payload = self.read("catalogue", path, wanted, patience=CATALOGUE, timeout_seconds=seconds)
         return listing(mapping(payload, "obj").get("packageList"), "packageList")
 
     def esims(self, wanted: Mapping[str, object]) -> list[Row]:
@@ -131,9 +140,9 @@ class EsimAccessSession:
             timestamp=str(int(self._clock().timestamp() * 1000)),
             body=content,
         )
-        patience = max(timeout_seconds, self._timeout_seconds) if timeout_seconds else None
+        seconds = max(timeout_seconds, self._timeout_seconds) if timeout_seconds else None
         return self._http.request(
-            "POST", f"api/v1/open/{path}", headers=headers, content=content, timeout_seconds=patience
+            "POST", f"api/v1/open/{path}", headers=headers, content=content, timeout_seconds=seconds
         )
 
 

@@ -17,7 +17,7 @@ import httpx
 from esim.catalogue import CataloguePage, OfferKind, ProviderOffer, check_offer
 from esim.errors import InvalidInput, MalformedReply, ProviderError, ProviderRejected, WebhookRejected
 from esim.money import Cost
-from esim.ports import Capabilities, Clock, Limiter, Serialise, TokenStore
+from esim.ports import Capabilities, Clock, Limiter, RateLimit, Serialise, TokenStore
 from esim.purchase import (
     CancelOutcome,
     CancelRefused,
@@ -34,7 +34,8 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.esim_card_catalogue import CURRENCY, DATA_ONLY, SLUG, parse_offer, price_of, tells_no_country
+from resources.providers.base import PREPARE
+from resources.providers.esim_card_catalogue import CURRENCY, SLUG, parse_offer, price_of, tells_no_country
 from resources.providers.esim_card_orders import (
     FAILED,
     POLL_SECONDS,
@@ -57,20 +58,18 @@ from resources.providers.esim_card_orders import (
     unclear_message,
 )
 from resources.providers.esim_card_session import EsimCardSession
-from resources.providers.outcomes import PREPARE_ATTEMPTS, not_bought, still_unknown, too_dear
+from resources.providers.outcomes import not_bought, still_unknown, too_dear
+from resources.providers.paging import walk
 from resources.providers.payload import (
     Row,
     amount,
     catalogue_page,
-    listing,
     loose_text,
     mapping,
     trusted,
-    whole,
 )
 from resources.settings import Endpoint
 
-PAGE_SIZE = 100
 MOST_PAGES = 500
 MOST_DETAILS = 200
 
@@ -84,6 +83,7 @@ class EsimCard:
         resolves_for_certain=False,
         settle_seconds=120.0,
         serialise=Serialise.ACCOUNT,
+        rate_limits=(RateLimit("*", 4, 1.0),),  # none is published, integrators meet 429: a modest pace of our own
     )
 
     def __init__(
@@ -119,22 +119,21 @@ class EsimCard:
             ProviderError: a page failed, is malformed or empty, repeats the one before, or the pages never end.
         """
         seen: set[str] = set()
-        page, pages, before, details = 1, 1, [""], MOST_DETAILS
-        while page <= pages:
-            params: dict[str, str | int] = {"package_type": DATA_ONLY, "page": page, "per_page": PAGE_SIZE}
-            body = self._session.read("catalogue", "packages", params=params)
-            rows = listing(body.get("data"), "packages")
-            meta = mapping(body.get("meta"), "the meta of packages")
-            pages = trusted(whole, meta, "lastPage")
-            ids = [id_of(row) if isinstance(row, dict) else "" for row in rows]
-            if pages > MOST_PAGES or trusted(whole, meta, "currentPage") != page or ids == before:
-                raise MalformedReply(f"{SLUG} packages: page {page} of {pages} repeats, or the pages never end")
-            if not rows and page < pages:
-                raise MalformedReply(f"{SLUG} packages: page {page} of {pages} is empty")
-            bare = [number for number, row in enumerate(rows) if tells_no_country(row)][:details]
-            rows = [{**row, **self._session.countries_of(ids[n])} if n in bare else row for n, row in enumerate(rows)]
-            yield catalogue_page(SLUG, rows, parse_offer, id_key="id", seen=seen, page=page, pages=pages)
-            page, before, details = page + 1, ids, details - len(bare)
+        details = MOST_DETAILS
+
+        def read(number: int) -> tuple[CataloguePage, bool]:
+            nonlocal details
+            rows, pages = self._session.packages(number)
+            bare = [place for place, row in enumerate(rows) if tells_no_country(row)][:details]
+            details -= len(bare)
+            whole = [
+                {**row, **self._session.countries_of(id_of(row))} if place in bare else row
+                for place, row in enumerate(rows)
+            ]
+            page = catalogue_page(SLUG, whole, parse_offer, id_key="id", seen=seen, page=number, pages=pages)
+            return page, number < pages
+
+        yield from walk(f"{SLUG} packages", read, most_pages=MOST_PAGES, may_be_empty=False)
 
     def current_cost(self, provider_package_id: str, hints: Mapping[str, str]) -> Cost:
         """Read what one unit costs right now.
@@ -147,12 +146,12 @@ class EsimCard:
     def prepare(self, request: PurchaseRequest) -> Prepared | Rejected:
         """Read the price and the account: what a lost answer will be told from."""
         try:
-            detail = self._session.detail(request.provider_package_id, PREPARE_ATTEMPTS)
+            detail = self._session.detail(request.provider_package_id, PREPARE)
             cost = trusted(price_of, detail)
             trouble = too_dear(SLUG, cost, request) or self._no_top_up(request)
             if trouble is not None:
                 return trouble
-            account = self._session.account(PREPARE_ATTEMPTS)
+            account = self._session.account(PREPARE)
         except ProviderError as error:
             return not_bought(error)
         if account.balance < cost.amount:

@@ -4,7 +4,7 @@ A token is kept for 50 minutes and shared by every process; a read whose token i
 never does. Reads raise `ProviderError`; `spend` sends once and returns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -12,16 +12,27 @@ from urllib.parse import quote
 
 import httpx
 
-from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, ProviderRejected
+from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, ProviderRejected, ProviderThrottled
 from esim.ports import Capabilities, Clock, Limiter, TokenStore
 from esim.purchase import ErrorType, Rejected, Unknown
-from resources.providers.base import READ_ATTEMPTS, ProviderHttp, Reply, raise_for_read
-from resources.providers.esim_card_catalogue import SLUG
+from resources.providers.base import (
+    CATALOGUE,
+    ONCE,
+    PREPARE,
+    READ,
+    Patience,
+    ProviderHttp,
+    Reply,
+    raise_for_read,
+    token_key,
+)
+from resources.providers.esim_card_catalogue import DATA_ONLY, SLUG
 from resources.providers.esim_card_orders import Account, Shelf, id_of, profile_of, refusal_type
-from resources.providers.outcomes import PREPARE_ATTEMPTS, not_bought
+from resources.providers.outcomes import not_bought
 from resources.providers.payload import Row, amount, listing, loose_text, mapping, said, trusted, whole
 from resources.settings import Endpoint
 
+PAGE_SIZE = 100
 TOKEN_MINUTES = 50  # the real lifetime is not documented; integrators keep tokens for 50 minutes to 23 hours
 _TRUE = frozenset({"true", "1", "success"})
 
@@ -41,6 +52,7 @@ class EsimCardSession:
         transport: httpx.BaseTransport | None,
     ) -> None:
         self._credentials = endpoint.credentials
+        self._account = token_key(SLUG, endpoint.url, endpoint.credentials.get("email", ""))
         self._tokens = tokens
         self._clock = clock
         self._http = ProviderHttp(
@@ -63,14 +75,14 @@ class EsimCardSession:
         *,
         params: Mapping[str, str | int] | None = None,
         ask: Mapping[str, str] | None = None,
-        attempts: int = READ_ATTEMPTS,
+        patience: Patience = READ,
     ) -> Row:
         """Return the body of a call that may be repeated; `ask` is the body of a question sent by POST.
 
         Raises:
             ProviderError: no answer, no envelope, or refused.
         """
-        reply = self._authorised(call, path, params, ask, attempts)
+        reply = self._authorised(call, path, params, ask, patience)
         try:
             body = mapping(reply.json(), "the answer")
         except MalformedReply as error:
@@ -83,32 +95,51 @@ class EsimCardSession:
             raise MalformedReply(f"{SLUG} {call}: an answer without a status ({said(body.get('message'))})")
         return body
 
-    def account(self, attempts: int = READ_ATTEMPTS) -> Account:
+    def account(self, patience: Patience = READ) -> Account:
         """Return the newest bundles and SIMs and, last of all, the balance.
 
         Raises:
             ProviderError: one of them is not to be read.
         """
-        bundles, sims = self._shelf("my-bundles", attempts), self._shelf("my-esims", attempts)
-        body = self.read("balance", "balance", attempts=attempts)
+        bundles, sims = self._shelf("my-bundles", patience), self._shelf("my-esims", patience)
+        body = self.read("balance", "balance", patience=patience)
         return Account(trusted(amount, body, "balance"), bundles, sims)
 
-    def detail(self, package_id: str, attempts: int = READ_ATTEMPTS) -> Row:
+    def packages(self, page: int) -> tuple[Sequence[Any], int]:
+        """Return one page of the data-only packages, and how many pages there are.
+
+        Raises:
+            ProviderError: not to be read, or another page than the one asked for.
+        """
+        params: dict[str, str | int] = {"package_type": DATA_ONLY, "page": page, "per_page": PAGE_SIZE}
+        body = self.read("catalogue", "packages", params=params, patience=CATALOGUE)
+        rows, meta = listing(body.get("data"), "packages"), mapping(body.get("meta"), "the meta of packages")
+        if trusted(whole, meta, "currentPage") != page:
+            raise MalformedReply(f"{SLUG} packages: asked for page {page}, got {meta['currentPage']!r:.20}")
+        return rows, trusted(whole, meta, "lastPage")
+
+    def detail(self, package_id: str, patience: Patience = READ) -> Row:
         """Return a package with its price as it is now.
 
         Raises:
             ProviderError: not to be read; `ProviderRejected` when the package is gone.
         """
         path = f"package/detail/{quote(package_id, safe='')}"
-        found = mapping(self.read("catalogue", path, attempts=attempts).get("data"), "package/detail")
+        found = mapping(self.read("catalogue", path, patience=patience).get("data"), "package/detail")
         if id_of(found).lower() != package_id.lower():
             raise MalformedReply(f"{SLUG} package/detail: the answer is about another package")
         return found
 
     def countries_of(self, package_id: str) -> Row:
-        """Return the lists of countries in a package's detail, asked once; none where it cannot be read."""
+        """Return the lists of countries in a package's detail, asked once; none where it cannot be read.
+
+        Raises:
+            ProviderError: still throttled after waiting, which says nothing about this package.
+        """
         try:
-            found = self.detail(package_id, 1)
+            found = self.detail(package_id, ONCE)
+        except ProviderThrottled:
+            found = self.detail(package_id, CATALOGUE)
         except ProviderError:
             return {}
         return {key: found[key] for key in ("countries", "romaing_countries") if isinstance(found.get(key), list)}
@@ -120,7 +151,7 @@ class EsimCardSession:
             ProviderError: not to be read.
         """
         ask = {"iccid": iccid, "package_type_id": package_id}
-        verdict = self.read("topup", "can-topup-esim", ask=ask, attempts=PREPARE_ATTEMPTS)
+        verdict = self.read("topup", "can-topup-esim", ask=ask, patience=PREPARE)
         return mapping(verdict.get("data"), "can-topup-esim").get("topup_available") is True
 
     def sim_record(self, sim_id: str) -> Row:
@@ -132,7 +163,7 @@ class EsimCardSession:
         return mapping(self.read("status", f"my-esims/{quote(sim_id, safe='')}").get("data"), "my-esims")
 
     def sim(self, sim_id: str) -> Row:
-        """Return a SIM with its activation data: some replies about one SIM lack them, the list has them.
+        """Return a SIM with its activation data: some replies about one SIM lack them, either end of the list has them.
 
         Raises:
             ProviderError: not to be read.
@@ -140,8 +171,8 @@ class EsimCardSession:
         sim = mapping(self.sim_record(sim_id).get("sim"), "sim")
         if profile_of(sim) is not None:
             return sim
-        rows = self._list_page("my-esims", 1, READ_ATTEMPTS)[0]
-        return next((row for row in rows if id_of(row) == sim_id), sim)
+        shelf = self._shelf("my-esims", READ)
+        return next((row for row in (*shelf.first, *shelf.last) if id_of(row) == sim_id), sim)
 
     def order(self, order_id: str) -> list[Row]:
         """Return what eSIMCard says about one of its order numbers.
@@ -173,55 +204,55 @@ class EsimCardSession:
         path: str,
         params: Mapping[str, str | int] | None,
         ask: Mapping[str, str] | None,
-        attempts: int,
+        patience: Patience,
     ) -> Reply:
         method = "GET" if ask is None else "POST"
         for last in (False, True):
-            token = self._token(attempts)
+            token = self._token(patience)
             build = partial(self._http.request, method, path, params=params, headers=_bearer(token), json_body=ask)
-            reply = self._http.read(call, build, attempts=attempts)
+            reply = self._http.read(call, build, patience=patience)
             if reply.status != httpx.codes.UNAUTHORIZED or last or self._credentials.get("api_key"):
                 return reply
             self._discard(token)
         raise AssertionError("unreachable: the last round returns")
 
-    def _token(self, attempts: int) -> str:
+    def _token(self, patience: Patience) -> str:
         if key := self._credentials.get("api_key"):
             return key
-        return self._tokens.get(SLUG, self._clock()) or self._login(attempts)
+        return self._tokens.get(self._account, self._clock()) or self._login(patience)
 
     def _token_to_buy(self) -> str | Rejected:
         """Return a token, or the refusal when there is none: then nothing was sent."""
         try:
-            return self._token(1)
+            return self._token(ONCE)
         except ProviderError as error:
             return not_bought(error)
 
-    def _login(self, attempts: int) -> str:
+    def _login(self, patience: Patience) -> str:
         login = {name: self._credentials.get(name, "") for name in ("email", "password")}
         reply = self._http.read(
-            "login", lambda: self._http.request("POST", "login", json_body=login), attempts=attempts
+            "login", lambda: self._http.request("POST", "login", json_body=login), patience=patience
         )
         raise_for_read(SLUG, "login", reply)
         body = mapping(reply.json(), "the answer to login")
         token = loose_text(body, "access_token")
         if not _says(body, wanted=True) or not token:
             raise ProviderAuthFailed(f"{SLUG} login: refused; check ESIM_CARD_EMAIL and ESIM_CARD_PASSWORD")
-        self._tokens.put(SLUG, token, self._clock() + timedelta(minutes=TOKEN_MINUTES))
+        self._tokens.put(self._account, token, self._clock() + timedelta(minutes=TOKEN_MINUTES))
         return token
 
     def _discard(self, token: str) -> None:
         if not self._credentials.get("api_key"):
-            self._tokens.discard(SLUG, token)
+            self._tokens.discard(self._account, token)
 
-    def _shelf(self, path: str, attempts: int) -> Shelf:
-        first, meta = self._list_page(path, 1, attempts)
+    def _shelf(self, path: str, patience: Patience) -> Shelf:
+        first, meta = self._list_page(path, 1, patience)
         pages = trusted(whole, meta, "lastPage")
-        last = first if pages <= 1 else self._list_page(path, pages, attempts)[0]
+        last = first if pages <= 1 else self._list_page(path, pages, patience)[0]
         return Shelf(trusted(whole, meta, "total"), first, last)
 
-    def _list_page(self, path: str, page: int, attempts: int) -> tuple[tuple[Row, ...], Row]:
-        body = self.read("status", path, params={"page": page}, attempts=attempts)
+    def _list_page(self, path: str, page: int, patience: Patience) -> tuple[tuple[Row, ...], Row]:
+        body = self.read("status", path, params={"page": page}, patience=patience)
         rows = tuple(mapping(row, f"an entry of {path}") for row in listing(body.get("data"), path))
         return rows, mapping(body.get("meta"), f"the meta of {path}")
 

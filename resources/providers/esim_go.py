@@ -36,7 +36,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.base import Reply, settled
+from resources.providers.base import CATALOGUE, ONCE, PREPARE, READ, Patience, Reply, settled
 from resources.providers.esim_go_catalogue import SLUG, cost_of, coverage_of, read_page
 from resources.providers.esim_go_orders import (
     assignments_of,
@@ -54,7 +54,8 @@ from resources.providers.esim_go_orders import (
     verify_signature,
 )
 from resources.providers.esim_go_session import EsimGoSession, path_part
-from resources.providers.outcomes import PREPARE_ATTEMPTS, not_bought, still_unknown, too_dear
+from resources.providers.outcomes import not_bought, still_unknown, too_dear
+from resources.providers.paging import walk
 from resources.providers.payload import amount, loose_text, mapping, moment, trusted
 from resources.settings import Endpoint
 
@@ -117,18 +118,14 @@ class EsimGo:
 
     def _walk(self, filters: Mapping[str, str]) -> Iterator[CataloguePage]:
         currency, seen = self._session.currency(), set[str]()
-        for number in range(1, MOST_PAGES + 1):
-            known = len(seen)
+
+        def read(number: int) -> tuple[CataloguePage, bool | None]:
             params: dict[str, str | int] = {**filters, "page": number, "perPage": BUNDLES_PER_PAGE}
-            page, rows = read_page(self._session.get("catalogue", "catalogue", params), currency, seen, number)
-            if page.pages is None and len(seen) == known and number > 1:
-                return  # a bare array: past its end it is empty, or the same again where paging is ignored
-            if number > 1 and page.rejects and len(seen) == known:
-                raise MalformedReply(f"{SLUG} catalogue: page {number} repeats what was listed before")
-            yield page
-            if number >= page.pages if page.pages is not None else rows < BUNDLES_PER_PAGE:
-                return
-        raise MalformedReply(f"{SLUG} catalogue: no end after {MOST_PAGES} pages")
+            document = self._session.get("catalogue", "catalogue", params, patience=CATALOGUE)
+            page = read_page(document, currency, seen, number)
+            return page, None if page.pages is None else number < page.pages
+
+        yield from walk(f"{SLUG} catalogue", read, most_pages=MOST_PAGES)
 
     def current_cost(self, provider_package_id: str, hints: Mapping[str, str]) -> Cost:
         """Read what one unit costs right now.
@@ -141,12 +138,12 @@ class EsimGo:
     def prepare(self, request: PurchaseRequest) -> Prepared | Rejected:
         """Let eSIM Go check and price the order without buying, then note the orders of this bundle that exist."""
         try:
-            reply = self._session.dry_run(order_body(request, "validate"), PREPARE_ATTEMPTS)
+            reply = self._session.dry_run(order_body(request, "validate"), PREPARE)
             refused = refusal_of("validate", reply, dry_run=True)
             answer = mapping({} if refused else reply.json(), f"{SLUG} validate")
             # The list is searched by their clock, so the window is set by it; ours may be wrong.
             since = (sent_at(reply) or self._clock()) - WINDOW_BEFORE
-            known = [] if refused else self._candidates(request, since, frozenset())
+            known = [] if refused else self._candidates(request, since, frozenset(), PREPARE)
         except ProviderError as error:
             return not_bought(error)
         if isinstance(refused, Rejected):
@@ -181,7 +178,7 @@ class EsimGo:
 
     def _assigned(self, order_reference: str, request: PurchaseRequest) -> EsimProfile | None:
         params = {"reference": order_reference, "additionalFields": "appleInstallUrl"}
-        answer = self._session.get("assignments", "esims/assignments", params, attempts=1)
+        answer = self._session.get("assignments", "esims/assignments", params, patience=ONCE)
         profiles = [profile_of(row) for row in (answer if isinstance(answer, list) else [answer])]
         wanted = request.top_up_of
         return next((p for p in profiles if p and (wanted is None or p.iccid == wanted.iccid)), None)
@@ -192,7 +189,7 @@ class EsimGo:
         noted = evidence.get("known_orders")
         known = frozenset(str(reference) for reference in noted) if isinstance(noted, list) else frozenset()
         try:
-            rows = self._candidates(request, since, known)
+            rows = self._candidates(request, since, known, READ)
         except ProviderError as error:
             return still_unknown(error)
         alive = [row for row in rows if not is_failed(row)]
@@ -208,7 +205,9 @@ class EsimGo:
             return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: no new order of this bundle after the settle time")
         return Unknown(ErrorType.UNKNOWN, f"{SLUG}: no new order of this bundle yet; too early to be sure")
 
-    def _candidates(self, request: PurchaseRequest, since: datetime, known: frozenset[str]) -> list[dict[str, Any]]:
+    def _candidates(
+        self, request: PurchaseRequest, since: datetime, known: frozenset[str], patience: Patience
+    ) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for page in range(1, MOST_ORDER_PAGES + 1):
             params: dict[str, str | int] = {
@@ -217,7 +216,7 @@ class EsimGo:
                 "limit": ORDERS_PER_PAGE,
                 "page": page,
             }
-            rows, pages = orders_in(self._session.get("orders", "orders", params))
+            rows, pages = orders_in(self._session.get("orders", "orders", params, patience=patience))
             found |= {loose_text(row, "orderReference"): row for row in rows if is_candidate(row, request, known)}
             if page >= pages:
                 return list(found.values())

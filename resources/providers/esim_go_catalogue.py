@@ -48,8 +48,8 @@ class WireBundle(TypedDict):
     billingType: NotRequired[str]
 
 
-def read_page(document: object, currency: str, seen: set[str], page: int) -> tuple[CataloguePage, int]:
-    """Return one answer of `GET /catalogue`, wrapped or a bare array, and how many bundles it lists.
+def read_page(document: object, currency: str, seen: set[str], page: int) -> CataloguePage:
+    """Return one answer of `GET /catalogue`, wrapped or a bare array, which does not tell how many pages there are.
 
     Raises:
         MalformedReply: it is no list of bundles.
@@ -60,7 +60,7 @@ def read_page(document: object, currency: str, seen: set[str], page: int) -> tup
     pages = document.get("pageCount") if isinstance(document, dict) else None
     parse = partial(parse_bundle, currency=currency)
     known = pages if isinstance(pages, int) and not isinstance(pages, bool) else None
-    return catalogue_page(SLUG, rows, parse, id_key="name", seen=seen, page=page, pages=known), len(rows)
+    return catalogue_page(SLUG, rows, parse, id_key="name", seen=seen, page=page, pages=known)
 
 
 def parse_bundle(row: Row, currency: str) -> ProviderOffer:

@@ -10,7 +10,7 @@ import httpx
 from esim.errors import MalformedReply
 from esim.ports import Capabilities, Clock, Limiter
 from esim.purchase import EsimRef, Rejected, Unknown
-from resources.providers.base import READ_ATTEMPTS, ProviderHttp, Reply, raise_for_read
+from resources.providers.base import READ, Patience, ProviderHttp, Reply, raise_for_read
 from resources.providers.esim_go_catalogue import SLUG
 from resources.providers.esim_go_orders import message_of
 from resources.providers.payload import Row, loose_text, mapping, said
@@ -49,25 +49,25 @@ class EsimGoSession:
         self._http.close()
 
     def get(
-        self, call: str, path: str, params: Mapping[str, str | int] | None = None, *, attempts: int = READ_ATTEMPTS
+        self, call: str, path: str, params: Mapping[str, str | int] | None = None, *, patience: Patience = READ
     ) -> Any:
         """Read one document.
 
         Raises:
             ProviderError: no answer, refused, or not JSON.
         """
-        reply = self._http.read(call, lambda: self._request("GET", path, params=params), attempts=attempts)
+        reply = self._http.read(call, lambda: self._request("GET", path, params=params), patience=patience)
         raise_for_read(SLUG, call, reply, said(message_of(reply)))
         return reply.json()
 
-    def dry_run(self, body: Mapping[str, object], attempts: int) -> Reply:
+    def dry_run(self, body: Mapping[str, object], patience: Patience) -> Reply:
         """Let eSIM Go check and price an order without buying; harmless, so it is tried again.
 
         Raises:
-            ProviderUnavailable: no answer.
+            ProviderUnavailable: no answer, or throttled.
         """
         return self._http.read(
-            "validate", lambda: self._request("POST", "orders", json_body=dict(body)), attempts=attempts
+            "validate", lambda: self._request("POST", "orders", json_body=dict(body)), patience=patience
         )
 
     def spend(

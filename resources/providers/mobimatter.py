@@ -32,7 +32,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.base import READ_ATTEMPTS, Reply
+from resources.providers.base import CATALOGUE, ONCE, PREPARE, READ, Reply
 from resources.providers.mobimatter_catalogue import CURRENCY, SLUG, parse_offer
 from resources.providers.mobimatter_orders import (
     COMPLETED,
@@ -53,7 +53,7 @@ from resources.providers.mobimatter_orders import (
 )
 from resources.providers.mobimatter_session import MobiMatterSession, refusal_of, result_of, root_of
 from resources.providers.mobimatter_usage import reading_of
-from resources.providers.outcomes import PREPARE_ATTEMPTS, not_bought, still_unknown, too_dear
+from resources.providers.outcomes import not_bought, still_unknown, too_dear
 from resources.providers.payload import amount, catalogue_page, listing, mapping, trusted
 from resources.settings import Endpoint
 
@@ -99,7 +99,7 @@ class MobiMatter:
         Raises:
             ProviderError: the reply failed or is malformed.
         """
-        rows = listing(self._session.read("catalogue", "products"), "result")
+        rows = listing(self._session.read("catalogue", "products", patience=CATALOGUE), "result")
         yield catalogue_page(SLUG, rows, parse_offer, id_key="productId", seen=set(), pages=1)
 
     def current_cost(self, provider_package_id: str, hints: Mapping[str, str]) -> Cost:
@@ -108,7 +108,7 @@ class MobiMatter:
         Raises:
             ProviderError: not to be read; `ProviderRejected` when the product is gone.
         """
-        return self._session.price(provider_package_id, READ_ATTEMPTS)
+        return self._session.price(provider_package_id, READ)
 
     def prepare(self, request: PurchaseRequest) -> Prepared | Rejected:
         """Read the price, reserve, and check the price on the reservation; an unused hold expires by itself."""
@@ -117,7 +117,7 @@ class MobiMatter:
                 ErrorType.INVALID_PRODUCT, f"{SLUG}: the order of the eSIM to top up is not known; not sent"
             )
         try:
-            dear = too_dear(SLUG, self._session.price(request.provider_package_id, PREPARE_ATTEMPTS), request)
+            dear = too_dear(SLUG, self._session.price(request.provider_package_id, PREPARE), request)
             if dear is not None:
                 return dear
             order_id = self._session.reserve(request)
@@ -202,7 +202,7 @@ class MobiMatter:
         Raises:
             ProviderError: not to be read.
         """
-        return reading_of(self._session.read("usage", f"provider/info/{quote(root_of(esim), safe='')}", attempts=1))
+        return reading_of(self._session.read("usage", f"provider/info/{quote(root_of(esim), safe='')}", patience=ONCE))
 
     def top_ups(self, esim: EsimRef) -> Sequence[ProviderOffer]:
         """List the add-ons of the eSIM's family.
@@ -246,7 +246,7 @@ class MobiMatter:
     def _checked(self, order_id: str, request: PurchaseRequest) -> Prepared | Rejected:
         """Return the reservation as evidence when its price may be paid; else release it."""
         try:
-            order = self._session.order(order_id, PREPARE_ATTEMPTS)
+            order = self._session.order(order_id, PREPARE)
             cost = cost_of(order)
             trouble = too_dear(SLUG, cost, request) if cost is not None else None
             if state_of(order) != CREATED or cost is None:
@@ -275,7 +275,7 @@ class MobiMatter:
         """Confirm by the order's state that a refused completion bought nothing: the platform undoes it by itself."""
         refusal = refusal_of("complete", answer)
         try:
-            order = self._session.order(order_id, PREPARE_ATTEMPTS)
+            order = self._session.order(order_id, PREPARE)
         except ProviderError as error:
             return Unknown(refusal.error_type, f"{refusal.message}; the order cannot be read: {error}")
         state = state_of(order)

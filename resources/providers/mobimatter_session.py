@@ -23,7 +23,7 @@ from esim.purchase import (
     Rejected,
     Unknown,
 )
-from resources.providers.base import READ_ATTEMPTS, ProviderHttp, Reply, raise_for_read
+from resources.providers.base import READ, Patience, ProviderHttp, Reply, raise_for_read
 from resources.providers.mobimatter_catalogue import SLUG, price_of
 from resources.providers.mobimatter_orders import REFUSALS, order_id_of
 from resources.providers.payload import Row, listing, mapping, said, trusted
@@ -59,7 +59,7 @@ class MobiMatterSession:
         self._http.close()
 
     def read(
-        self, call: str, path: str, *, params: Mapping[str, str | int] | None = None, attempts: int = READ_ATTEMPTS
+        self, call: str, path: str, *, params: Mapping[str, str | int] | None = None, patience: Patience = READ
     ) -> Any:
         """Return the `result` of a call that may be repeated, or the bare body where there is no envelope.
 
@@ -67,7 +67,7 @@ class MobiMatterSession:
             ProviderError: no answer, refused, or no result in it.
         """
         reply = self._http.read(
-            call, lambda: self._request("GET", path, params=params), attempts=attempts, busy=_try_again
+            call, lambda: self._request("GET", path, params=params), patience=patience, busy=_upstream_down
         )
         raise_for_read(SLUG, call, reply, _message(reply))
         body = _envelope(call, reply)
@@ -77,27 +77,27 @@ class MobiMatterSession:
             return body
         raise MalformedReply(f"{SLUG} {call}: an answer without a result ({said(body.get('message'))})")
 
-    def price(self, product_id: str, attempts: int) -> Cost:
+    def price(self, product_id: str, patience: Patience) -> Cost:
         """Return what one unit of a product costs right now.
 
         Raises:
             ProviderError: not to be read; `ProviderRejected` when the product is gone.
         """
         rows = listing(
-            self.read("catalogue", "products", params={"productId": product_id}, attempts=attempts), "result"
+            self.read("catalogue", "products", params={"productId": product_id}, patience=patience), "result"
         )
         for row in rows:
             if isinstance(row, dict) and str(row.get("productId")).lower() == product_id.lower():
                 return trusted(price_of, row)
         raise ProviderRejected(f"{SLUG}: product {product_id} is not in our list any more")
 
-    def order(self, order_id: str, attempts: int = READ_ATTEMPTS) -> Row:
+    def order(self, order_id: str, patience: Patience = READ) -> Row:
         """Return an order as it is now.
 
         Raises:
             ProviderError: not to be read, or the answer is about another order.
         """
-        order = mapping(self.read("status", f"order/{quote(order_id, safe='')}", attempts=attempts), "result")
+        order = mapping(self.read("status", f"order/{quote(order_id, safe='')}", patience=patience), "result")
         if order_id_of(order) != order_id:
             raise MalformedReply(f"{SLUG} status: the answer is not about order {order_id}")
         return order
@@ -163,13 +163,13 @@ class MobiMatterSession:
 
 
 def _never(_reply: Reply) -> bool:
-    """Return that an answer is no throttling: MobiMatter publishes no limit, and its 429 means out of stock."""
+    """Return that an answer to an order is no throttling: its 429 means out of stock."""
     return False
 
 
-def _try_again(reply: Reply) -> bool:
-    """Return whether a read may succeed later: nothing can be out of stock in a read, 455 passes."""
-    return reply.status in {httpx.codes.TOO_MANY_REQUESTS, 455}
+def _upstream_down(reply: Reply) -> bool:
+    """Return whether the network behind is down, which passes."""
+    return reply.status == 455
 
 
 def root_of(esim: EsimRef) -> str:

@@ -3,16 +3,15 @@
 Before a purchase nothing has been bought, so any failure is `Rejected`; after one, any failure is `Unknown`.
 """
 
-from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, ProviderRejected
+from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, ProviderRejected, ProviderThrottled
 from esim.money import Cost
 from esim.purchase import ErrorType, PurchaseRequest, Rejected, Unknown
-
-PREPARE_ATTEMPTS = 2  # a customer waits: the next offer is better than the full backoff
 
 
 def not_bought(error: ProviderError) -> Rejected:
     """Return the refusal for a read that failed before anything was sent."""
-    return Rejected(_type_of(error), f"before buying: {error}")
+    wait = error.wait_seconds if isinstance(error, ProviderThrottled) else None
+    return Rejected(_type_of(error), f"before buying: {error}", wait)
 
 
 def still_unknown(error: ProviderError) -> Unknown:
@@ -35,4 +34,4 @@ def _type_of(error: ProviderError) -> ErrorType:
         return ErrorType.INVALID_PRODUCT
     if isinstance(error, MalformedReply):
         return ErrorType.PROVIDER_API_ERROR
-    return ErrorType.NETWORK_ERROR
+    return ErrorType.RATE_LIMITED if isinstance(error, ProviderThrottled) else ErrorType.NETWORK_ERROR

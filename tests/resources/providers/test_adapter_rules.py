@@ -14,7 +14,7 @@ from resources.settings import PROVIDERS
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "resources" / "providers"
-SHARED = {"__init__", "base", "outcomes", "payload", "registry"}
+SHARED = {"__init__", "base", "outcomes", "paging", "payload", "registry"}
 ADAPTER_MODULES = sorted(path for path in FOLDER.glob("*.py") if path.stem not in SHARED)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

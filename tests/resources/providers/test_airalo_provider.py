@@ -3,7 +3,9 @@
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -199,7 +201,7 @@ class AiraloWire(Wire):
         if path == "orders":
             assert params["include"] == "sims,status"
             found = [o for o in self.orders if params["filter[description]"] in o["description"]]
-            rows = [{**o, "price": "4.50", "status": {"name": "Completed", "slug": "completed"}} for o in found]
+            rows = [{"status": {"name": "Completed", "slug": "completed"}, **o, "price": "4.50"} for o in found]
             return reply({"data": rows, "meta": {"message": "success"}})
         documents = {
             f"sims/{ICCID}": sim(),
@@ -430,10 +432,98 @@ class TestAiralo(ProviderContract):
 
     def test_tokens_are_shared_with_other_processes(self, wire: AiraloWire, stage: Stage) -> None:
         store = MemoryTokenStore()
-        store.put("airalo", TOKEN, NOW + timedelta(hours=1))
+        wire.build(stage, tokens=store).balance()
         provider = wire.build(stage, tokens=store)
         assert provider.balance() == Cost(Decimal("1250.75"), "USD")
-        assert wire.mints == 0
+        assert wire.mints == 1
+
+    def test_a_token_is_not_used_at_another_address(self, wire: AiraloWire, stage: Stage) -> None:
+        store = MemoryTokenStore()
+        wire.build(stage, tokens=store).balance()
+        wire.build(stage, tokens=store, url="https://live.test/api").balance()
+        assert wire.mints == 2
+
+    @pytest.mark.parametrize("path", ["/balance", "/packages", "/orders", "/sims/" + ICCID])
+    def test_only_a_foreign_order_is_foreign(
+        self, provider: Provider, wire: AiraloWire, stage: Stage, path: str
+    ) -> None:
+        body = {"data": [], "meta": {"message": "This action is unauthorized."}}
+        stage.when(lambda r: r.url.path.endswith(path), says(body, 401), times=1)
+        provider.balance()
+        list(provider.catalogue())
+        provider.esim_details(wire.esim)
+        provider.resolve(wire.request, {}, NOW)
+        assert wire.mints == 2
+
+    def test_an_order_refused_with_the_words_for_a_foreign_one_is_sent_again(
+        self, provider: Provider, wire: AiraloWire, stage: Stage
+    ) -> None:
+        body = {"data": [], "meta": {"message": "This action is unauthorized."}}
+        stage.when(wire.spends, says(body, 401), times=1)
+        outcome, _ = buy(provider, wire.request)
+        assert isinstance(outcome, Provisioned)
+        assert (stage.sent(wire.spends), len(wire.sold), wire.mints) == (2, 1, 2)
+
+    def test_an_order_is_not_sent_again_late(self, provider: Provider, wire: AiraloWire, stage: Stage) -> None:
+        def slow(_: httpx.Request) -> httpx.Response:
+            wire.clock.pass_seconds(11)
+            return reply({}, 401)
+
+        stage.when(wire.spends, slow, times=1)
+        outcome, _ = buy(provider, wire.request)
+        assert isinstance(outcome, Rejected)
+        assert outcome.retryable
+        assert (stage.sent(wire.spends), wire.sold) == (1, [])
+
+    def test_a_fresh_token_is_asked_for_once_while_an_order_waits(
+        self, provider: Provider, wire: AiraloWire, stage: Stage
+    ) -> None:
+        stage.when(wire.spends, says({}, 401))
+        prepared = provider.prepare(wire.request)
+        assert isinstance(prepared, Prepared)
+        stage.when(lambda r: r.url.path.endswith("/token"), says({}, 503))
+        before = len(stage.requests)
+        assert isinstance(provider.purchase(wire.request, prepared.evidence), Rejected)
+        assert len(stage.requests) - before == 2  # the order, and one try for a token
+
+    def test_a_live_order_is_preferred_to_a_failed_one_of_the_same_name(
+        self, provider: Provider, wire: AiraloWire, stage: Stage
+    ) -> None:
+        failed = order(id=100, status={"slug": "failed"})
+        unclear = order(id=101, status={"slug": "partially_refunded"})
+        for dead in (failed, unclear):
+            wire.orders = [dead, order(id=583801)]
+            outcome = provider.resolve(wire.request, {}, NOW)
+            assert isinstance(outcome, Provisioned)
+            assert outcome.provider_order_id == "583801"
+        wire.orders = [failed, unclear]
+        assert isinstance(provider.resolve(wire.request, {}, NOW), Unknown)
+
+    def test_workers_that_need_one_price_list_read_it_once(self, wire: AiraloWire, stage: Stage) -> None:
+        provider, waiting = wire.build(stage), threading.Barrier(8)
+
+        def ask(_: int) -> Cost:
+            waiting.wait(10)
+            return provider.current_cost(wire.request.provider_package_id, wire.request.hints)
+
+        with ThreadPoolExecutor(8) as pool:
+            costs = set(pool.map(ask, range(8)))
+        assert costs == {wire.request.expected_cost}
+        assert stage.sent(wire.is_catalogue) == 1
+
+    @pytest.mark.parametrize(
+        ("answer", "expected"),
+        [
+            (says({"data": [], "meta": {"message": "?"}}, 409), CancelUnknown),
+            (says(b"<html>", 422), CancelUnknown),
+            (says({"code": 43, "reason": "Bad request"}, 422), CancelRefused),
+        ],
+    )
+    def test_an_unclear_answer_to_a_refund_is_not_a_refusal(
+        self, provider: Provider, wire: AiraloWire, stage: Stage, answer: Answer, expected: type
+    ) -> None:
+        stage.when(lambda r: r.url.path.endswith("/refund"), answer)
+        assert isinstance(provider.cancel(wire.esim), expected)
 
     def test_a_token_that_was_refused_is_not_asked_for_again_at_once(
         self, provider: Provider, wire: AiraloWire, stage: Stage

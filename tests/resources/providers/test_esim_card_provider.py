@@ -9,7 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, ProviderRejected, WebhookRejected
+from esim.errors import (
+    MalformedReply,
+    ProviderAuthFailed,
+    ProviderError,
+    ProviderRejected,
+    ProviderThrottled,
+    WebhookRejected,
+)
 from esim.fakes import MemoryTokenStore
 from esim.money import Cost
 from esim.ports import Provider
@@ -259,6 +266,15 @@ class TestEsimCard(ProviderContract):
         stage.when(lambda request: request.url.path.endswith(f"/my-esims/{SIM}"), lambda _: success(minimal))
         assert isinstance(provider.order_status(f"100/{SIM}", wire.request), Provisioned)
 
+    @pytest.mark.parametrize("newest_first", [True, False])
+    def test_a_minimal_reply_is_completed_from_either_end_of_the_list(
+        self, provider: Provider, wire: EsimCardWire, stage: Stage, newest_first: bool
+    ) -> None:
+        wire.newest_first = newest_first
+        minimal = {"sim": {"id": SIM, "iccid": ICCID, "status": "Released", "total_bundles": 1}}
+        stage.when(lambda request: request.url.path.endswith(f"/my-esims/{SIM}"), lambda _: success(minimal))
+        assert isinstance(provider.order_status(SIM, wire.request), Provisioned)
+
     def test_a_sim_without_activation_data_anywhere_is_pending(self, provider: Provider, wire: EsimCardWire) -> None:
         wire.sims[0] = sim(qr_code_text=None, smdp_address=None, matching_id=None)
         assert isinstance(provider.order_status(f"100/{SIM}", wire.request), Pending)
@@ -358,6 +374,26 @@ class TestEsimCard(ProviderContract):
         assert len(page.offers) == 198
         assert {offer.coverage.countries for offer in page.offers} == {("ES", "FR")}
         assert {reject.reason for reject in page.rejects} == {"its countries are neither listed nor in its name"}
+
+    @pytest.mark.parametrize("times", [1, None])
+    def test_a_throttled_detail_is_waited_for_and_never_makes_a_reject(
+        self, provider: Provider, wire: Wire, stage: Stage, times: int | None
+    ) -> None:
+        rows = [package(PACKAGE, name="eSIMCard 1GB Europe", coverage=[])]
+        meta = {"total": 1, "currentPage": 1, "lastPage": 1}
+        stage.when(wire.is_catalogue, lambda _: success(rows, meta=meta))
+
+        def details(request: httpx.Request) -> bool:
+            return "/package/detail/" in request.url.path
+
+        stage.when(details, lambda _: wire.throttled(), times=times)
+        stage.when(details, lambda _: success({**rows[0], "countries": [{"id": 9, "name": "Spain"}]}))
+        if times is None:
+            with pytest.raises(ProviderThrottled):
+                list(provider.catalogue())
+        else:
+            (page,) = provider.catalogue()
+            assert (len(page.offers), page.rejects) == (1, ())
 
     def test_a_refusal_inside_200_is_an_error(self, provider: Provider, wire: Wire, stage: Stage) -> None:
         stage.when(wire.is_catalogue, refuse("Something is wrong"))

@@ -371,12 +371,65 @@ class TestEsimGo(ProviderContract):
         ((offer,),) = (page.offers for page in provider.catalogue())
         assert (offer.daily_mb, offer.throttle_kbps) == expected
 
-    @pytest.mark.parametrize("rows", [2, 500], ids=["short", "paging ignored"])
-    def test_a_bare_array_is_a_catalogue(self, provider: Provider, wire: EsimGoWire, stage: Stage, rows: int) -> None:
+    @pytest.mark.parametrize("rows", [2, 500])
+    def test_a_bare_array_whose_pages_are_ignored_is_a_catalogue(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage, rows: int
+    ) -> None:
         body = [bundle(f"esim_{n}", "1GB", 1000, 7, "1", [area("JP")]) for n in range(rows)]
         stage.when(wire.is_catalogue, says(body))
         assert sum(len(page.offers) for page in provider.catalogue()) == rows
-        assert stage.sent(wire.is_catalogue) == (1 if rows == 2 else 2)
+        assert stage.sent(wire.is_catalogue) == 2
+
+    @pytest.mark.parametrize("rows", [0, 99, 100, 250])
+    def test_a_bare_array_is_read_to_its_end_however_few_a_page_holds(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage, rows: int
+    ) -> None:
+        every = [bundle(f"esim_{n}", "1GB", 1000, 7, "1", [area("JP")]) for n in range(rows)]
+
+        def hundred(request: httpx.Request) -> httpx.Response:
+            page = int(request.url.params["page"])
+            return reply(every[(page - 1) * 100 : page * 100])
+
+        stage.when(wire.is_catalogue, hundred)
+        assert sum(len(page.offers) for page in provider.catalogue()) == rows
+
+    def test_a_bare_array_without_end_is_an_error(self, provider: Provider, wire: EsimGoWire, stage: Stage) -> None:
+        def one_more(request: httpx.Request) -> httpx.Response:
+            return reply([bundle(f"esim_{request.url.params['page']}", "1GB", 1000, 7, "1", [area("JP")])])
+
+        stage.when(wire.is_catalogue, one_more)
+        with pytest.raises(MalformedReply, match="no end"):
+            list(provider.catalogue())
+
+    def test_a_page_of_rejects_is_listed_and_does_not_end_the_catalogue(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage
+    ) -> None:
+        def sick(request: httpx.Request) -> httpx.Response:
+            page = json.loads(wire.answer(request).content)
+            for row in page["bundles"]:
+                row["price"] = -1
+            return reply(page)
+
+        stage.when(lambda r: wire.is_catalogue(r) and r.url.params["page"] == "2", sick)
+        pages = list(provider.catalogue())
+        assert [(len(page.offers), len(page.rejects)) for page in pages] == [(4, 0), (0, 3)]
+
+    def test_an_empty_page_before_the_last_is_passed_over(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage
+    ) -> None:
+        rows = shop()
+        sheets = {"1": rows[:4], "2": [], "3": [], "4": rows[4:]}
+        stage.when(
+            wire.is_catalogue, lambda r: reply({"bundles": sheets[r.url.params["page"]], "pageCount": 4, "rows": 7})
+        )
+        assert sum(len(page.offers) for page in provider.catalogue()) == len(rows)
+
+    def test_a_page_that_repeats_the_last_one_is_an_error(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage
+    ) -> None:
+        stage.when(wire.is_catalogue, says({"bundles": shop(), "pageCount": 3, "rows": 21}))
+        with pytest.raises(MalformedReply, match="repeats"):
+            list(provider.catalogue())
 
     @pytest.mark.parametrize("body", [{"organisations": [{"currency": "gbp", "balance": "12.50"}]}])
     def test_prices_are_in_the_organisations_currency(

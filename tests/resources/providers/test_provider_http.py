@@ -4,15 +4,31 @@ import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
+from time import monotonic
 
 import httpx
 import pytest
 
-from esim.errors import MalformedReply, ProviderAuthFailed, ProviderRejected, ProviderUnavailable
+from esim.errors import MalformedReply, ProviderAuthFailed, ProviderRejected, ProviderThrottled, ProviderUnavailable
 from esim.fakes import MemoryLimiter
 from esim.ports import Capabilities, Limiter, RateLimit
 from esim.purchase import ErrorType, Rejected, Unknown
-from resources.providers.base import MAX_REPLY_BYTES, ProviderHttp, Reply, Unlimited, raise_for_read, settled
+from resources.providers.base import (
+    CATALOGUE,
+    MAX_PURCHASE_BYTES,
+    MAX_REPLY_BYTES,
+    PREPARE,
+    READ,
+    Patience,
+    ProviderHttp,
+    Reply,
+    Unlimited,
+    next_try,
+    raise_for_read,
+    settled,
+    token_key,
+)
+from resources.providers.outcomes import not_bought, still_unknown
 from tests.resources.providers.wire import NOW
 
 LIMITED = Capabilities(rate_limits=(RateLimit("orders", 2, 1.0), RateLimit("*", 10, 1.0)), settle_seconds=60.0)
@@ -26,8 +42,32 @@ class Endless(httpx.SyncByteStream):
         return (piece for _ in range((MAX_REPLY_BYTES >> 20) + 2))
 
 
+class Dripping(httpx.SyncByteStream):
+    """A body that comes a byte at a time, each after twenty seconds by `timer`."""
+
+    def __init__(self, timer: "Timer", pieces: int) -> None:
+        self._timer = timer
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        for _ in range(self._pieces):
+            self._timer.seconds += 20
+            yield b" "
+
+
+class Timer:
+    """A monotonic clock that moves when it is told to."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 def line(
-    answer: Callable[[httpx.Request], httpx.Response], limiter: Limiter | None = None
+    answer: Callable[[httpx.Request], httpx.Response],
+    limiter: Limiter | None = None,
+    timer: Callable[[], float] = monotonic,
 ) -> tuple[ProviderHttp, list[httpx.Request]]:
     seen: list[httpx.Request] = []
 
@@ -42,6 +82,7 @@ def line(
         limiter=limiter or Unlimited(),
         timeout_seconds=1.0,
         transport=httpx.MockTransport(handle),
+        timer=timer,
     )
     return http, seen
 
@@ -64,7 +105,7 @@ def test_a_refused_read_is_not_retried() -> None:
 def test_a_failing_read_is_tried_as_often_as_asked(attempts: int) -> None:
     http, seen = line(lambda _: httpx.Response(500))
     with pytest.raises(ProviderUnavailable):
-        http.read("orders", lambda: http.request("GET", "orders"), attempts=attempts)
+        http.read("orders", lambda: http.request("GET", "orders"), patience=Patience(attempts, 1, 1, 1))
     assert len(seen) == attempts
 
 
@@ -92,10 +133,74 @@ def test_no_slot_means_not_sent() -> None:
     limiter = MemoryLimiter(slots=0)
     http, seen = line(lambda _: httpx.Response(200), limiter)
     assert isinstance(http.send_once("orders", http.request("POST", "orders")), Rejected)
-    with pytest.raises(ProviderUnavailable):
+    with pytest.raises(ProviderThrottled) as caught:
         http.read("orders", lambda: http.request("GET", "orders"))
+    assert not_bought(caught.value).error_type is ErrorType.RATE_LIMITED
     assert seen == []
-    assert limiter.asked[0] == "acme:orders"
+    assert limiter.asked == ["acme:orders", "acme:orders"]  # the wait for a slot is not repeated
+
+
+@pytest.mark.parametrize(("patience", "tries"), [(READ, 4), (CATALOGUE, 4), (PREPARE, 2)])
+def test_a_throttled_read_says_so_and_when_to_come_back(patience: Patience, tries: int) -> None:
+    http, seen = line(lambda _: httpx.Response(429, headers={"Retry-After": "7"}))
+    with pytest.raises(ProviderThrottled) as caught:
+        http.read("orders", lambda: http.request("GET", "orders"), patience=patience)
+    assert len(seen) == tries
+    refused = not_bought(caught.value)
+    assert (refused.error_type, refused.retry_after_seconds) == (ErrorType.RATE_LIMITED, 7.0)
+    assert still_unknown(caught.value).error_type is ErrorType.RATE_LIMITED
+
+
+@pytest.mark.parametrize(
+    ("asked", "patience", "waits"),
+    [
+        (7.0, READ, 7.0),
+        (3600.0, READ, 10.0),
+        (45.0, CATALOGUE, 45.0),
+        (3600.0, CATALOGUE, 60.0),
+        (3600.0, PREPARE, 2.0),
+        (None, READ, True),
+    ],
+)
+def test_a_throttled_read_waits_as_long_as_it_is_asked_within_reason(
+    asked: float | None, patience: Patience, waits: float | bool
+) -> None:
+    assert next_try(ProviderThrottled(wait_seconds=asked), patience) == waits
+    assert next_try(ProviderUnavailable(), patience) is True
+    assert next_try(MalformedReply(), patience) is False
+
+
+def test_nobody_waits_long_for_a_slot_before_a_purchase() -> None:
+    assert PREPARE.slot_seconds <= 5 < READ.slot_seconds
+
+
+def test_a_body_that_drips_is_given_up_in_the_end() -> None:
+    timer = Timer()
+    http, _ = line(lambda _: httpx.Response(200, stream=Dripping(timer, 100)), timer=timer)
+    lost = http.send_once("orders", http.request("POST", "orders"))
+    assert lost == Unknown(ErrorType.PROVIDER_TIMEOUT, "acme orders: ReadTimeout; may have arrived")
+    assert timer.seconds <= 20
+    with pytest.raises(ProviderUnavailable, match="ReadTimeout"):
+        http.read("orders", lambda: http.request("GET", "orders"), patience=PREPARE)
+    assert timer.seconds <= 20 + 2 * 60
+
+
+def test_a_slow_catalogue_is_waited_for() -> None:
+    timer = Timer()
+    http, _ = line(lambda _: httpx.Response(200, stream=Dripping(timer, 10)), timer=timer)
+    assert http.read("orders", lambda: http.request("GET", "orders"), patience=CATALOGUE).status == 200
+
+
+def test_the_answer_to_a_purchase_is_small() -> None:
+    http, _ = line(lambda _: httpx.Response(200, content=b" " * (MAX_PURCHASE_BYTES + 1)))
+    assert isinstance(http.send_once("orders", http.request("POST", "orders")), Unknown)
+    assert http.read("orders", lambda: http.request("GET", "orders")).status == 200
+
+
+def test_a_token_belongs_to_one_address_and_account() -> None:
+    names = {token_key("acme", url, who) for url in ("https://a.test", "https://b.test") for who in ("one", "two")}
+    assert len(names) == 4
+    assert all(name.startswith("acme:") and "two" not in name and "test" not in name for name in names)
 
 
 def test_a_call_waits_for_its_own_limit_and_for_the_limit_of_all_calls() -> None:
