@@ -16,6 +16,7 @@ from esim.ports import Provider
 from esim.purchase import ProviderEvent
 from resources.db import inbox
 from resources.db.provider_hints import order_of_hint
+from resources.providers.payload import clean
 
 _LONGEST = 200
 
@@ -42,7 +43,8 @@ def record_provider_event(shop: Shop, provider: Provider, headers: Mapping[str, 
 
 
 def _note(shop: Shop, conn: Connection, provider: Provider, told: ProviderEvent, number: str, body: bytes) -> bool:
-    event = replace(told, reference=_clean(told.reference), provider_order_id=_clean(told.provider_order_id))
+    reference, order_no = _clean(told.reference), _clean(told.provider_order_id)
+    event = replace(told, reference=reference, provider_order_id=order_no, iccid=_clean(told.iccid))
     iccid_hash = shop.vault.lookup_hash(event.iccid) if event.iccid else None
     named = {"reference": event.reference, "provider_order_id": event.provider_order_id}
     order_id = order_of_hint(conn, provider.slug, iccid_hash=iccid_hash, **named)
@@ -57,4 +59,4 @@ def _note(shop: Shop, conn: Connection, provider: Provider, told: ProviderEvent,
 
 def _clean(text: str) -> str:
     """Return what the database can hold of a text from outside."""
-    return text.replace("\x00", "")[:_LONGEST]
+    return clean(text)[:_LONGEST]

@@ -5,7 +5,6 @@ Only what the contract lists as a refusal is `Rejected`. Code 53, server errors 
 
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -31,7 +30,18 @@ from esim.purchase import (
 from resources.providers.airalo_catalogue import SLUG
 from resources.providers.airalo_session import message_of
 from resources.providers.base import Reply
-from resources.providers.payload import Row, loose_text, moment, profile_from_lpa, said, smdp_host, text, trusted, whole
+from resources.providers.payload import (
+    Row,
+    decode,
+    loose_text,
+    moment,
+    profile_from_lpa,
+    said,
+    smdp_host,
+    text,
+    trusted,
+    whole,
+)
 
 MEBIBYTE = 1 << 20
 POLL_SECONDS = 5.0
@@ -192,7 +202,7 @@ def events_of(body: bytes, today: datetime) -> Sequence[ProviderEvent]:
         WebhookRejected: it is not a JSON object.
     """
     try:
-        document = json.loads(body, parse_float=Decimal)
+        document = decode(body)
     except (ValueError, RecursionError) as error:
         raise WebhookRejected(f"{SLUG}: the webhook is not JSON") from error
     if not isinstance(document, dict):

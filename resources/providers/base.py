@@ -6,12 +6,10 @@ what httpx reports decides whether the request can have arrived (`_NEVER_SENT` a
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from time import monotonic
 from typing import Any
 
@@ -28,6 +26,7 @@ from esim.errors import (
 )
 from esim.ports import Capabilities, Limiter, RateLimit
 from esim.purchase import ErrorType, Rejected, Unknown
+from resources.providers.payload import decode
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_PURCHASE_BYTES = 1024 * 1024  # one order with its eSIM; QR pictures inside included
@@ -75,7 +74,7 @@ class Reply:
             MalformedReply: it is not JSON (HTML, half a document, empty).
         """
         try:
-            return json.loads(self.body, parse_float=Decimal)
+            return decode(self.body)
         except (ValueError, RecursionError) as error:
             raise MalformedReply(f"HTTP {self.status} with a body that is not JSON ({_glimpse(self.body)})") from error
 

@@ -3,10 +3,8 @@
 `esim/query` rows -> the rows with our `transactionId` -> `Provisioned`, `Pending` or `Unknown`.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 
 from esim.errors import WebhookRejected
 from esim.purchase import (
@@ -23,7 +21,7 @@ from esim.purchase import (
     Unknown,
 )
 from resources.providers.esim_access_catalogue import CURRENCY, PRICE_UNITS, SLUG
-from resources.providers.payload import Row, loose_text, profile_from_lpa
+from resources.providers.payload import Row, decode, loose_text, profile_from_lpa
 
 POLL_SECONDS = 3.0
 WINDOW_BEFORE = timedelta(minutes=10)
@@ -133,7 +131,7 @@ def event_of(body: bytes) -> ProviderEvent:
         WebhookRejected: it is not an event of eSIM Access.
     """
     try:
-        event = json.loads(body, parse_float=Decimal)
+        event = decode(body)
     except (ValueError, RecursionError) as error:
         raise WebhookRejected(f"{SLUG}: the webhook is not JSON") from error
     if not isinstance(event, dict) or not loose_text(event, "notifyType"):

@@ -22,7 +22,7 @@ from esim.purchase import (
     Unknown,
 )
 from resources.providers.esim_card_catalogue import CURRENCY, SLUG
-from resources.providers.payload import Row, loose_text, moment, profile_from_lpa, smdp_host
+from resources.providers.payload import Row, clean, loose_text, moment, profile_from_lpa, smdp_host
 
 _BALANCE_WORDS = ("balance", "credit", "fund")
 _STOCK_WORDS = ("stock", "available", "sold out")
@@ -37,7 +37,7 @@ _UNITS = {"GB": _GIGABYTE, "MB": 1 << 20, "KB": 1 << 10}
 def id_of(row: Row, key: str = "id") -> str:
     """Return an id, which is a text in some replies and a number in others; empty where there is none."""
     value = row.get(key)
-    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return clean(str(value)).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,8 @@ readable eSIMs it is `Pending`, never `Rejected`, unless its status says `failed
 import base64
 import hashlib
 import hmac
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -34,7 +32,7 @@ from esim.purchase import (
 )
 from resources.providers.base import Reply
 from resources.providers.esim_go_catalogue import SLUG
-from resources.providers.payload import Row, amount, loose_text, moment, said, smdp_host, trusted, whole
+from resources.providers.payload import Row, amount, decode, loose_text, moment, said, smdp_host, trusted, whole
 
 POLL_SECONDS = 3.0
 SIGNATURE_HEADER = "x-signature-sha256"
@@ -242,7 +240,7 @@ def events_of(body: bytes) -> Sequence[ProviderEvent]:
         WebhookRejected: it is not a JSON object with an alert type.
     """
     try:
-        document = json.loads(body, parse_float=Decimal)
+        document = decode(body)
     except (ValueError, RecursionError) as error:
         raise WebhookRejected(f"{SLUG}: the callback is not JSON") from error
     alert = loose_text(document, "alertType") if isinstance(document, dict) else ""

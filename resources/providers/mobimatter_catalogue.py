@@ -5,7 +5,6 @@ no type for unlimited or daily plans: the `UNLIMITED` flag decides where it is t
 that need papers (`esim_delayed`), replacements, physical SIMs and hidden products are rejected with that reason.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,7 +13,7 @@ from esim.catalogue import Allowance, OfferKind, ProviderOffer, nominal_mb
 from esim.errors import InvalidOffer
 from esim.geography import Coverage, coverage_from
 from esim.money import Cost
-from resources.providers.payload import Row, amount, daily_mb, glimpse, speed_kbps, text
+from resources.providers.payload import Row, amount, daily_mb, decode, glimpse, speed_kbps, text
 
 SLUG = "mobimatter"
 CURRENCY = "USD"
@@ -155,7 +154,7 @@ def _plan_words(details: Details) -> str:
     """Return the prose of a plan: PLAN_DETAILS is JSON inside a text, with parts that may be null."""
     raw = details.get("PLAN_DETAILS", "")[:20_000]
     try:
-        parts = json.loads(raw, parse_float=Decimal)
+        parts = decode(raw.encode())
     except (ValueError, RecursionError):
         return raw
     if not isinstance(parts, dict):

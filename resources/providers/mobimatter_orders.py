@@ -5,9 +5,7 @@ An order costs money only once it is `Completed` (or `Processing`); `Created` is
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -29,7 +27,7 @@ from esim.purchase import (
     Unknown,
 )
 from resources.providers.mobimatter_catalogue import SLUG, Details, details_of, price_of
-from resources.providers.payload import Row, loose_text, profile_from_lpa, smdp_host, text
+from resources.providers.payload import Row, decode, loose_text, profile_from_lpa, smdp_host, text
 
 POLL_SECONDS = 5.0
 CREATED, COMPLETED, PROCESSING, EXPIRED = "Created", "Completed", "Processing", "Expired"
@@ -181,7 +179,7 @@ def event_of(body: bytes) -> ProviderEvent:
 
 def _event(body: bytes) -> dict[str, Any]:
     try:
-        event = json.loads(body, parse_float=Decimal)
+        event = decode(body)
     except (ValueError, RecursionError) as error:
         raise WebhookRejected(f"{SLUG}: the webhook is not JSON") from error
     order = event.get("eventData") if isinstance(event, dict) else None

@@ -1,7 +1,8 @@
 """Strict reading of what providers send: a field that is not what the contract says is refused, never guessed.
 
-wire row -> `amount`, `whole`, `text` -> an adapter's `parse_offer` -> `catalogue_page` (refused rows become rejects).
-Nothing here knows a provider; refusals of catalogue fields are `InvalidOffer`, of whole answers `MalformedReply`.
+body -> `decode` -> wire row -> `amount`, `whole`, `text` -> an adapter's `parse_offer` -> `catalogue_page` (refused
+rows become rejects). Nothing here knows a provider; refusals of catalogue fields are `InvalidOffer`, of whole answers
+`MalformedReply`. No text leaves here that the database would refuse.
 """
 
 import json
@@ -22,6 +23,8 @@ _EXACT = 10**15  # whole numbers below it need no further look
 _NUMERIC = frozenset({int, str, Decimal})  # JSON's own types, and no bool among them
 _LONG_DIGITS = re.compile(r"\d{9,}")
 _MAIL_ADDRESS = re.compile(r"\S+@\S+")
+_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")  # what no text in Postgres may hold
+_ESCAPED_UNWRITABLE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _BLANKS = re.compile(r"\s+")
 _SPEED = re.compile(r"(?<![\d.])(\d{1,6}(?:\.\d{1,3})?)\s*([km])(?:bps|bit/s|b/s)", re.IGNORECASE)
 _DAILY_SIZE = re.compile(
@@ -31,6 +34,31 @@ _DAILY_SIZE = re.compile(
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
+
+
+def clean(text: str) -> str:
+    """Return a text as it can be stored: NUL and halves of surrogate pairs become the replacement character."""
+    return text if text.isprintable() else _UNWRITABLE.sub("\ufffd", text)
+
+
+def decode(body: bytes) -> Any:
+    """Return JSON in UTF-8 with exact decimals and `clean` texts.
+
+    Raises:
+        ValueError: it is not that.
+        RecursionError: it is nested too deeply.
+    """
+    told = body.decode("utf-8-sig")
+    value = json.loads(told, parse_float=Decimal)
+    return _cleaned(value) if _ESCAPED_UNWRITABLE.search(told) else value
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(entry) for entry in value]
+    return {clean(key): _cleaned(entry) for key, entry in value.items()} if isinstance(value, dict) else value
 
 
 def mapping(value: object, what: str) -> Row:
@@ -63,7 +91,7 @@ def text(row: Row, key: str) -> str:
     """
     value = row.get(key)
     if type(value) is str:
-        return value.strip()
+        return clean(value).strip()
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
@@ -74,7 +102,7 @@ def text(row: Row, key: str) -> str:
 def loose_text(row: Row, key: str) -> str:
     """Return a text field, or nothing where it is not text: for fields that only describe."""
     value = row.get(key)
-    return value.strip() if isinstance(value, str) else ""
+    return clean(value).strip() if isinstance(value, str) else ""
 
 
 def amount(row: Row, key: str) -> Decimal:
@@ -153,7 +181,7 @@ def said(message: object) -> str:
     """Return a provider's message fit for logs: one line, short, without mail addresses or long digit runs (ICCIDs)."""
     if not isinstance(message, str):
         return ""
-    line = _BLANKS.sub(" ", message[: 4 * SAID_CHARACTERS]).strip()
+    line = _BLANKS.sub(" ", clean(message[: 4 * SAID_CHARACTERS])).strip()
     return _LONG_DIGITS.sub("#", _MAIL_ADDRESS.sub("#", line))[:SAID_CHARACTERS]
 
 

@@ -81,6 +81,18 @@ def test_a_stranger_cannot_fill_the_inbox_of_a_provider_that_does_not_sign(api: 
     assert inbox(engine) == []
 
 
+@pytest.mark.parametrize("odd", ["\\ud800", "\\u0000", "B2400\\udfff"])
+@pytest.mark.parametrize("field", ["transactionId", "orderNo", "iccid", "orderStatus"])
+def test_a_text_that_no_database_holds_is_heard_like_any_other(
+    api: ServedApi, purchase: str, field: str, odd: str
+) -> None:
+    event = ready("B2400", "odd")
+    event["content"][field] = "ODD"
+    raw = json.dumps(event).replace("ODD", odd)
+    assert post(api, "esim_access", raw.encode()).status_code == 200
+    assert post(api, "esim_access", json.dumps(ready("B2400", "ODD")).replace("ODD", odd).encode()).status_code == 200
+
+
 def test_a_health_check_is_answered_200(api: ServedApi) -> None:
     check = {"notifyType": "CHECK_HEALTH", "notifyId": "h1", "content": {}}
     assert post(api, "esim_access", check).status_code == 200

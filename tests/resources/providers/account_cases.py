@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 
 import pytest
 
@@ -11,6 +12,7 @@ from esim.ports import Provider
 from esim.purchase import (
     Provisioned,
 )
+from resources.providers.payload import clean
 from tests.resources.providers.contract_base import ContractBase, buy, finish
 from tests.resources.providers.wire import HTML, Stage, Wire, anything
 
@@ -59,6 +61,17 @@ class AccountCases(ContractBase):
             assert events[0].kind is hook.kind
             assert all(event.event_id for event in events)
             assert provider.parse_webhook(hook.body) == events  # the id does not depend on the delivery
+
+    @pytest.mark.parametrize("odd", ["\\ud800", "\\u0000"])
+    def test_texts_that_no_database_holds_do_not_come_through(self, provider: Provider, wire: Wire, odd: str) -> None:
+        for hook in wire.hooks():
+            body = hook.body.replace(b'": "', f'": "{odd}'.encode()).replace(b'":"', f'":"{odd}'.encode())
+            with suppress(WebhookRejected):
+                provider.verify_webhook(hook.headers, body)
+            with suppress(WebhookRejected):
+                for event in provider.parse_webhook(body):
+                    told = (event.event_id, event.reference, event.provider_order_id, event.iccid, event.message)
+                    assert [clean(text) for text in told] == list(told)
 
     def test_forged_webhooks_are_refused(self, provider: Provider, wire: Wire) -> None:
         if not provider.capabilities.signed_webhooks:

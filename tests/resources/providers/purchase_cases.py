@@ -101,6 +101,17 @@ class PurchaseCases(ContractBase):
         assert isinstance(outcome, Unknown)
         assert stage.sent(wire.spends) == 1
 
+    @pytest.mark.parametrize("status", [200, 400, 422, 500])
+    def test_an_outcome_can_be_written_whatever_the_provider_says(
+        self, provider: Provider, wire: Wire, stage: Stage, status: int
+    ) -> None:
+        odd = b'{"message": "no\\ud800 \\u0000", "status": false, "success": false, "errorCode": "\\udfff"}'
+        stage.when(wire.spends, says(odd, status))
+        outcome, _ = buy(provider, wire.request)
+        assert isinstance(outcome, Rejected | Unknown)
+        assert "\x00" not in outcome.message
+        assert outcome.message.encode()
+
     def test_a_clear_refusal_is_rejected(self, provider: Provider, wire: Wire, stage: Stage, refusal: Any) -> None:
         stage.when(wire.spends, refusal.answer)
         if refusal.on is not None:
