@@ -61,7 +61,8 @@ class PurchaseRequest:
     """One unit to buy. `reference` is ours, unique per attempt, `[a-z0-9]{26}`, stable over every look-up and repeat.
 
     `expected_cost` is what the catalogue said; `cost_ceiling` is the most this unit may cost, in the same currency.
-    `top_up_of` is set when the offer is a top-up of an eSIM that exists.
+    `top_up_of` is set when the offer is a top-up of an eSIM that exists. `sent_at` is when the purchase was cleared to
+    be sent, as far as that is known.
     """
 
     reference: str
@@ -72,6 +73,12 @@ class PurchaseRequest:
     hints: Mapping[str, str] = field(default_factory=dict)
     top_up_of: EsimRef | None = None
     package_name: str = ""
+    sent_at: datetime | None = None
+
+    @property
+    def left_at(self) -> datetime:
+        """When the purchase left, which settle times count from: its intent may be much older."""
+        return self.sent_at or self.started_at
 
 
 @dataclass(frozen=True, slots=True)

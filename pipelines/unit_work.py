@@ -21,7 +21,7 @@ from esim.provisioning import (
     failover_sequence,
     provision,
 )
-from esim.purchase import ErrorType, Outcome, Pending, Rejected, Unknown
+from esim.purchase import ErrorType, Outcome, Pending, PurchaseRequest, Rejected, Unknown
 from resources.db import notices
 from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.candidates import candidates, sale_of
@@ -77,7 +77,7 @@ def look_up_late(tools: OrderTools, late: LateArrival, actor: str, run_id: str |
     return [report]
 
 
-def proven(outcome: Outcome, attempt: Row[Any], settle_seconds: float, now: datetime) -> Outcome:
+def proven(outcome: Outcome, request: PurchaseRequest, settle_seconds: float, now: datetime) -> Outcome:
     """Return `outcome`, unless it takes an absence for proof before the provider's settle time is over.
 
     The time counts from the latest moment the purchase can have left, which is later than its intent where a worker
@@ -85,8 +85,7 @@ def proven(outcome: Outcome, attempt: Row[Any], settle_seconds: float, now: date
     """
     if not isinstance(outcome, Rejected) or outcome.error_type is not ErrorType.NOT_BOUGHT:
         return outcome
-    sent_at: datetime = attempt.sent_at or attempt.started_at
-    if now - sent_at > timedelta(seconds=settle_seconds):
+    if now - request.left_at > timedelta(seconds=settle_seconds):
         return outcome
     return Unknown(ErrorType.UNKNOWN, "not there yet, and too early to be sure")
 
@@ -131,7 +130,8 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
         attempt = conn.execute(select(table).where(table.c.attempt_id == attempt_id)).one()
     provider = tools.providers[attempt.provider]
     started = tools.clock()
-    outcome = proven(_ask(provider, attempt, started), attempt, provider.capabilities.settle_seconds, started)
+    request = stored_request(attempt)
+    outcome = proven(_ask(provider, attempt, request, started), request, provider.capabilities.settle_seconds, started)
     now = tools.clock()
     if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
         keep_outcome(tools.engine, attempt_id, outcome, Scribe(tools.vault, actor, now, run_id))
@@ -139,8 +139,7 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
     return outcome, UnitReport(attempt.order_id, n, attempt.provider, f"looked up: {outcome_word(outcome)}", latency_ms)
 
 
-def _ask(provider: Provider, attempt: Row[Any], now: datetime) -> Outcome:
-    request = stored_request(attempt)
+def _ask(provider: Provider, attempt: Row[Any], request: PurchaseRequest, now: datetime) -> Outcome:
     try:
         if attempt.state == "pending" and attempt.provider_order_id:
             return provider.order_status(attempt.provider_order_id, request)

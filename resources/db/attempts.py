@@ -206,4 +206,5 @@ def stored_request(attempt: Row[Any]) -> PurchaseRequest:
         started_at=attempt.started_at,
         hints={str(name): str(value) for name, value in attempt.order_hints.items()},
         package_name=attempt.package_name,
+        sent_at=attempt.sent_at,
     )

@@ -50,7 +50,7 @@ from resources.providers.airalo_session import AiraloSession, path_part
 from resources.providers.base import CATALOGUE, PREPARE, READ, Patience, Reply, settled
 from resources.providers.outcomes import not_bought, still_unknown, too_dear
 from resources.providers.paging import walk
-from resources.providers.payload import amount, listing, loose_text, mapping, moment, trusted
+from resources.providers.payload import amount, listing, loose_text, mapping, trusted
 from resources.settings import Endpoint
 
 ENTRIES_PER_PAGE = 50  # countries and regions; some 210 in all, each with its operators and packages
@@ -192,9 +192,7 @@ class Airalo:
             return not_bought(error)
         if cost is None:
             return Rejected(ErrorType.INVALID_PRODUCT, f"{SLUG}: {request.provider_package_id} does not fit this eSIM")
-        return too_dear(SLUG, cost, request) or Prepared(
-            {"prepared_at": self._clock().isoformat(), "known_packages": list(known)}
-        )
+        return too_dear(SLUG, cost, request) or Prepared({"known_packages": list(known)})
 
     def purchase(self, request: PurchaseRequest, evidence: Evidence) -> Outcome:
         """Order one eSIM, or one top-up, with our reference as its description."""
@@ -227,7 +225,7 @@ class Airalo:
             return still_unknown(error)
         if rows:
             return self._delivered(likeliest(rows, request), request)
-        return self._absent(request, evidence, now)
+        return self._absent(request, now)
 
     def _orders_of(self, reference: str) -> list[dict[str, Any]]:
         # The filter is LIKE %reference%: only an exact description is ours.
@@ -245,11 +243,10 @@ class Airalo:
         ]
         if request.provider_package_id in new:
             return Provisioned(self.esim_details(esim), request.reference)
-        return self._absent(request, evidence, now)
+        return self._absent(request, now)
 
-    def _absent(self, request: PurchaseRequest, evidence: Evidence, now: datetime) -> Outcome:
-        sent_at = max(request.started_at, moment(evidence.get("prepared_at")) or request.started_at)
-        if settled(self.capabilities, sent_at, now):
+    def _absent(self, request: PurchaseRequest, now: datetime) -> Outcome:
+        if settled(self.capabilities, request.left_at, now):
             return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: {request.reference} is in no order after the settle time")
         return Unknown(ErrorType.UNKNOWN, f"{SLUG}: {request.reference} is not listed yet; too early to be sure")
 

@@ -33,6 +33,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
+from resources.providers.base import settled
 from resources.providers.esim_access_catalogue import (
     CURRENCY,
     PRICE_UNITS,
@@ -173,7 +174,7 @@ class EsimAccess:
             return still_unknown(error)
         if ours:
             return outcome_of(ours, request) if esim is None else topped_up(request, ours[0])
-        if (now - request.started_at).total_seconds() < self.capabilities.settle_seconds:
+        if not settled(self.capabilities, request.left_at, now):
             return Unknown(ErrorType.UNKNOWN, f"{SLUG}: {request.reference} is not listed yet; too early to be sure")
         absent = Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: {request.reference} is in no order after the settle time")
         return absent if esim is not None else self._probed(request, absent)
@@ -181,7 +182,7 @@ class EsimAccess:
     def order_status(self, provider_order_id: str, request: PurchaseRequest) -> Outcome:
         """Read an accepted order; it is delivered when its profile has an activation string."""
         if request.top_up_of is not None:
-            return self.resolve(request, {}, request.started_at)
+            return self.resolve(request, {}, request.left_at)
         try:
             esims = self._session.esims({"orderNo": provider_order_id})
         except Refused as error:

@@ -34,7 +34,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.base import PREPARE
+from resources.providers.base import PREPARE, settled
 from resources.providers.esim_card_catalogue import CURRENCY, SLUG, parse_offer, price_of, tells_no_country
 from resources.providers.esim_card_orders import (
     FAILED,
@@ -180,7 +180,7 @@ class EsimCard:
         before = before_from(evidence)
         if before is None:
             return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: no account was written down, so nothing was sent")
-        if (now - request.started_at).total_seconds() < self.capabilities.settle_seconds:
+        if not settled(self.capabilities, request.left_at, now):
             return Unknown(ErrorType.UNKNOWN, f"{SLUG}: too early to tell {request.reference} from the account")
         try:
             verdict = compare(before, self._session.account())

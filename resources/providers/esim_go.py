@@ -152,7 +152,6 @@ class EsimGo:
         if answer.get("valid") is not True or cost is None:
             return Rejected(ErrorType.INVALID_PRODUCT, f"{SLUG}: the dry run did not find the order valid and priced")
         evidence: dict[str, Json] = {
-            "prepared_at": self._clock().isoformat(),
             "since": since.isoformat(),
             "known_orders": [loose_text(row, "orderReference") for row in known],
         }
@@ -200,8 +199,7 @@ class EsimGo:
             return Unknown(ErrorType.UNKNOWN, words)
         if alive:
             return self._delivered(alive[0], request)
-        bought_at = max(request.started_at, moment(evidence.get("prepared_at")) or request.started_at)
-        if settled(self.capabilities, bought_at, now):
+        if settled(self.capabilities, request.left_at, now):
             return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: no new order of this bundle after the settle time")
         return Unknown(ErrorType.UNKNOWN, f"{SLUG}: no new order of this bundle yet; too early to be sure")
 

@@ -32,7 +32,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.base import CATALOGUE, ONCE, PREPARE, READ, Reply
+from resources.providers.base import CATALOGUE, ONCE, PREPARE, READ, Reply, settled
 from resources.providers.mobimatter_catalogue import CURRENCY, SLUG, parse_offer
 from resources.providers.mobimatter_orders import (
     COMPLETED,
@@ -158,7 +158,7 @@ class MobiMatter:
             return still_unknown(error)
         if state_of(order) != CREATED:
             return outcome_of(order, request)
-        if (now - request.started_at).total_seconds() < self.capabilities.settle_seconds:
+        if not settled(self.capabilities, request.left_at, now):
             return Unknown(ErrorType.UNKNOWN, f"{SLUG}: order {order_id} is not completed yet; too early to be sure")
         return self._cancelled(order_id, request)
 

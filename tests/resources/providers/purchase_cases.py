@@ -201,7 +201,7 @@ class ResolveCases(ContractBase):
         assert isinstance(outcome, Unknown)
         settle = provider.capabilities.settle_seconds
         for _ in range(4):
-            outcome = provider.resolve(wire.request, evidence, self.after(provider, wire, settle / 4))
+            outcome = provider.resolve(wire.request, evidence, self.after(provider, wire, settle / 4 + 1))
             if not isinstance(outcome, Unknown):
                 break
         outcome = finish(provider, outcome, wire.request, wire.clock)
@@ -214,7 +214,10 @@ class ResolveCases(ContractBase):
         wire.other_sales()
         settle = provider.capabilities.settle_seconds
         assert isinstance(provider.resolve(wire.request, evidence, self.after(provider, wire, settle / 2)), Unknown)
-        late = provider.resolve(wire.request, evidence, self.after(provider, wire, settle))
+        # The time counts from the sending, which may be long after the intent.
+        waited = replace(wire.request, sent_at=wire.clock())
+        assert isinstance(provider.resolve(waited, evidence, self.after(provider, wire, settle - 1)), Unknown)
+        late = provider.resolve(waited, evidence, self.after(provider, wire, 2))
         assert isinstance(late, Unknown if wire.absent_outcome is None else Rejected)
         if isinstance(late, Rejected):
             assert late.error_type is wire.absent_outcome

@@ -613,15 +613,6 @@ class TestAiralo(ProviderContract):
         late = provider.resolve(wire.top_up_request, evidence, NOW + timedelta(seconds=121))
         assert isinstance(late, Rejected)
 
-    def test_the_settle_time_counts_from_the_preparation(
-        self, provider: Provider, wire: AiraloWire, stage: Stage
-    ) -> None:
-        wire.clock.pass_seconds(100)
-        stage.when(wire.spends, fails(httpx.ReadTimeout))
-        _, evidence = buy(provider, wire.request)
-        assert isinstance(provider.resolve(wire.request, evidence, NOW + timedelta(seconds=121)), Unknown)
-        assert isinstance(provider.resolve(wire.request, evidence, NOW + timedelta(seconds=221)), Rejected)
-
     def test_usage_of_unlimited_plans_has_no_figures(self, provider: Provider, stage: Stage) -> None:
         data = {"remaining": 0, "total": 0, "expired_at": None, "is_unlimited": True, "status": "ACTIVE"}
         stage.when(lambda r: r.url.path.endswith("/usage"), says({"data": data}))

@@ -50,7 +50,7 @@ from tests.resources.providers.esim_card_wire import (
 from tests.resources.providers.provider_contract import ProviderContract
 from tests.resources.providers.wire import NOW, Stage, Wire, fails, says
 
-LATE = NOW + timedelta(seconds=120)
+LATE = NOW + timedelta(seconds=121)
 
 
 def logs_in(request: httpx.Request) -> bool:

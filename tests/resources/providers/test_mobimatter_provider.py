@@ -205,9 +205,9 @@ class TestMobiMatter(ProviderContract):
     ) -> None:
         stage.when(wire.spends, fails(httpx.ReadTimeout))
         _, evidence = buy(provider, wire.request)
-        assert isinstance(provider.resolve(wire.request, evidence, NOW + timedelta(seconds=119)), Unknown)
+        assert isinstance(provider.resolve(wire.request, evidence, NOW + timedelta(seconds=120)), Unknown)
         assert stage.sent(cancels) == 0
-        late = provider.resolve(wire.request, evidence, NOW + timedelta(seconds=120))
+        late = provider.resolve(wire.request, evidence, NOW + timedelta(seconds=121))
         assert isinstance(late, Rejected)
         assert late.error_type is ErrorType.NOT_BOUGHT
         assert wire.orders["MM-1001"]["orderState"] == "Cancelled"
