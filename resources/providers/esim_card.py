@@ -48,8 +48,8 @@ from resources.providers.esim_card_orders import (
     compare,
     evidence_of,
     expiry_of,
-    handle,
     id_of,
+    identity,
     order_of,
     paid_between,
     profile_of,
@@ -195,7 +195,7 @@ class EsimCard:
     def order_status(self, provider_order_id: str, request: PurchaseRequest) -> Outcome:
         """Read the SIM (or, for a top-up, the order) of an accepted purchase."""
         try:
-            if request.top_up_of is not None and order_of(provider_order_id):
+            if request.top_up_of is not None and order_of(provider_order_id) not in {"", request.reference}:
                 return self._top_up_status(provider_order_id, request)
             sim = self._session.sim(sim_of(provider_order_id))
         except ProviderRejected:
@@ -306,7 +306,7 @@ class EsimCard:
             sim_id = sim_id or request.top_up_of.provider_esim_id
         if not sim_id:
             return Unknown(ErrorType.UNKNOWN, f"{SLUG} order: bought, but without an id; looked for in the account")
-        number = handle(id_of(data, "order_id") or id_of(package or {}), sim_id)
+        number = identity(request, id_of(data, "order_id") or id_of(package or {}), sim_id)
         if not record:
             return Pending(number, POLL_SECONDS, before.cost)
         return sim_outcome(record, number, request, before.cost)
@@ -315,11 +315,11 @@ class EsimCard:
         """Return the outcome of a purchase that the account shows."""
         bundle_id = id_of(found.bundle)
         if request.top_up_of is not None:
-            number = handle(bundle_id, request.top_up_of.provider_esim_id)
+            number = identity(request, bundle_id, request.top_up_of.provider_esim_id)
             return sim_outcome({}, number, request, before.cost)
         if found.sim is None:
             return Unknown(ErrorType.UNKNOWN, f"{SLUG}: bundle {bundle_id} is ours, its SIM does not show yet")
-        return sim_outcome(found.sim, handle(bundle_id, id_of(found.sim)), request, before.cost)
+        return sim_outcome(found.sim, identity(request, bundle_id, id_of(found.sim)), request, before.cost)
 
     def _top_up_status(self, number: str, request: PurchaseRequest) -> Outcome:
         rows = self._session.order(order_of(number))

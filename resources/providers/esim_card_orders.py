@@ -181,18 +181,22 @@ def refusal_type(message: str) -> ErrorType:
     return ErrorType.PROVIDER_API_ERROR
 
 
-def handle(order_id: str, sim_id: str) -> str:
-    """Return the order number we keep: eSIMCard's own order (or bundle) and the SIM that is polled."""
-    return f"{order_id}/{sim_id}" if order_id else sim_id
+def identity(request: PurchaseRequest, order_id: str, sim_id: str) -> str:
+    """Return the order number we keep: of a new eSIM its SIM, of a top-up eSIMCard's order (or bundle) and the SIM.
+
+    An answer names the order, the account only the bundle: the SIM alone is the same however an eSIM was found, so the
+    unique key of purchases catches one that would serve two units. Without any order a top-up goes by our reference.
+    """
+    return sim_id if request.top_up_of is None else f"{order_id or request.reference}/{sim_id}"
 
 
 def sim_of(order_number: str) -> str:
-    """Return the SIM in an order number of `handle`."""
+    """Return the SIM in an order number of `identity`."""
     return order_number.rpartition("/")[2]
 
 
 def order_of(order_number: str) -> str:
-    """Return eSIMCard's own order in an order number of `handle`, empty when it gave none."""
+    """Return the order in a top-up's number of `identity`, empty in a new eSIM's."""
     return order_number.rpartition("/")[0]
 
 

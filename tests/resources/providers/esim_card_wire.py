@@ -112,9 +112,9 @@ class EsimCardWire(Wire):
         Cost(Decimal("4.15"), "USD"),
         Cost(Decimal("4.50"), "USD"),
         NOW,
-        top_up_of=EsimRef(f"1/{SIM}", SIM, ICCID, PACKAGE),
+        top_up_of=EsimRef(SIM, SIM, ICCID, PACKAGE),
     )
-    esim = EsimRef(f"1/{SIM}", SIM, ICCID, PACKAGE)
+    esim = EsimRef(SIM, SIM, ICCID, PACKAGE)
     usage = ((3 << 30) * 3 // 4, 3 << 30)
     cancel_outcome = CancelRefused
 

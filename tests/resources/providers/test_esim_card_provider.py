@@ -48,7 +48,7 @@ from tests.resources.providers.esim_card_wire import (
     success,
 )
 from tests.resources.providers.provider_contract import ProviderContract
-from tests.resources.providers.wire import NOW, Stage, Wire, fails, says
+from tests.resources.providers.wire import NOW, Answer, Stage, Wire, fails, says
 
 LATE = NOW + timedelta(seconds=121)
 
@@ -72,6 +72,11 @@ def lost(provider: Provider, wire: Wire, stage: Stage, *, arrived: bool) -> dict
     outcome, evidence = buy(provider, wire.request)
     assert isinstance(outcome, Unknown)
     return evidence
+
+
+def success_with(data: object) -> Answer:
+    """Return an answerer that accepts with this `data`."""
+    return lambda _: success(data)
 
 
 class TestEsimCard(ProviderContract):
@@ -159,6 +164,35 @@ class TestEsimCard(ProviderContract):
         assert isinstance(found, Provisioned)
         assert found.profile.provider_esim_id == "sim-new-01"
         assert found.cost == wire.request.expected_cost
+
+    def test_an_esim_has_one_order_number_however_it_was_found(self, wire: EsimCardWire, stage: Stage) -> None:
+        provider = wire.build(stage)
+        evidence = lost(provider, wire, stage, arrived=True)
+        wire.unfinished.clear()
+        found = provider.resolve(wire.request, evidence, LATE)
+        (order_id, sim_id) = (101, "sim-new-01")
+        told = {
+            "handle": {"sim_applied": False, "sim_id": sim_id, "order_id": order_id},
+            "at once": {"sim_applied": True, "sim": wire.sims[0], "package": {"id": "b-new-01"}},
+            "at once, minimal": {"sim_applied": True, "sim": wire.sims[0]},
+        }
+        numbers = {found.provider_order_id} if isinstance(found, Provisioned) else set()
+        for data in told.values():
+            stage.when(wire.spends, success_with(data), times=1)
+            answered = provider.purchase(wire.request, evidence)
+            assert isinstance(answered, Provisioned | Pending)
+            polled = provider.order_status(answered.provider_order_id, wire.request)
+            assert isinstance(polled, Provisioned)
+            numbers |= {answered.provider_order_id, polled.provider_order_id}
+        assert numbers == {sim_id}
+
+    def test_a_top_up_never_has_the_number_of_its_esim(self, provider: Provider, wire: Wire, stage: Stage) -> None:
+        request = wire.top_up_request
+        assert request is not None
+        outcome, _ = buy(provider, request)
+        assert isinstance(outcome, Provisioned)
+        assert outcome.provider_order_id == f"{request.reference}/{SIM}"
+        assert isinstance(provider.order_status(outcome.provider_order_id, request), Provisioned)
 
     def test_nothing_is_told_before_the_settle_time(self, provider: Provider, wire: Wire, stage: Stage) -> None:
         evidence = lost(provider, wire, stage, arrived=True)
@@ -264,7 +298,7 @@ class TestEsimCard(ProviderContract):
     ) -> None:
         minimal = {"sim": {"id": SIM, "iccid": ICCID, "status": "Released", "total_bundles": 1}}
         stage.when(lambda request: request.url.path.endswith(f"/my-esims/{SIM}"), lambda _: success(minimal))
-        assert isinstance(provider.order_status(f"100/{SIM}", wire.request), Provisioned)
+        assert isinstance(provider.order_status(SIM, wire.request), Provisioned)
 
     @pytest.mark.parametrize("newest_first", [True, False])
     def test_a_minimal_reply_is_completed_from_either_end_of_the_list(
@@ -277,7 +311,7 @@ class TestEsimCard(ProviderContract):
 
     def test_a_sim_without_activation_data_anywhere_is_pending(self, provider: Provider, wire: EsimCardWire) -> None:
         wire.sims[0] = sim(qr_code_text=None, smdp_address=None, matching_id=None)
-        assert isinstance(provider.order_status(f"100/{SIM}", wire.request), Pending)
+        assert isinstance(provider.order_status(SIM, wire.request), Pending)
         with pytest.raises(ProviderRejected):
             provider.esim_details(wire.esim)
         with pytest.raises(ProviderRejected):
