@@ -41,8 +41,10 @@ from resources.providers.esim_go_catalogue import SLUG, cost_of, coverage_of, re
 from resources.providers.esim_go_orders import (
     assignments_of,
     events_of,
+    iccids_of,
     is_candidate,
     is_failed,
+    is_only_order,
     order_body,
     orders_in,
     outcome_of,
@@ -80,7 +82,8 @@ class EsimGo:
         # How fast an order shows in the list is not published: 30 s for a request under way, the rest to appear.
         settle_seconds=180.0,
         serialise=Serialise.PACKAGE,
-        rate_limits=(RateLimit("*", 8, 1.0),),  # published: 10 a second per address, some calls count more than once
+        # Published: 3 s between orders; 10 calls a second per address, of which some count more than once.
+        rate_limits=(RateLimit("order", 1, 3.0), RateLimit("*", 8, 1.0)),
     )
 
     def __init__(
@@ -198,10 +201,29 @@ class EsimGo:
             )
             return Unknown(ErrorType.UNKNOWN, words)
         if alive:
-            return self._delivered(alive[0], request)
+            return self._found(alive[0], request)
         if settled(self.capabilities, request.left_at, now):
             return Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: no new order of this bundle after the settle time")
         return Unknown(ErrorType.UNKNOWN, f"{SLUG}: no new order of this bundle yet; too early to be sure")
+
+    def _found(self, order: dict[str, Any], request: PurchaseRequest) -> Outcome:
+        """Return what the one new order amounts to; that of a new eSIM must be the only one its eSIM ever had.
+
+        A top-up of somebody's eSIM made in the portal lists like our order, and would hand that eSIM to our customer.
+        """
+        outcome = self._delivered(order, request)
+        if request.top_up_of is not None or not isinstance(outcome, Provisioned | Pending):
+            return outcome
+        told = {outcome.profile.iccid} if isinstance(outcome, Provisioned) else set[str]()
+        iccids, reference = told | iccids_of(order), outcome.provider_order_id
+        try:
+            new = [is_only_order(self._session.bundles_of(EsimRef(iccid=iccid)), reference) for iccid in sorted(iccids)]
+        except ProviderError as error:
+            return still_unknown(error)
+        if new and all(new):
+            return outcome
+        words = f"{SLUG}: order {reference} shows no eSIM that it alone was for; if that lasts, a person must look"
+        return Unknown(ErrorType.UNKNOWN, words)
 
     def _candidates(
         self, request: PurchaseRequest, since: datetime, known: frozenset[str], patience: Patience

@@ -186,6 +186,19 @@ def _fits(line: Row, request: PurchaseRequest) -> bool:
     return request.top_up_of is None or not isinstance(iccids, list) or request.top_up_of.iccid in iccids
 
 
+def iccids_of(order: Row) -> set[str]:
+    """Return the ICCIDs an order names, on its lines or with its eSIMs."""
+    named = [iccid for line in _lines(order) if isinstance(iccids := line.get("iccids"), list) for iccid in iccids]
+    named += [esim.get("iccid") for esim in _esims_in(order) if isinstance(esim, dict)]
+    return {iccid for iccid in named if isinstance(iccid, str) and iccid}
+
+
+def is_only_order(document: Row, reference: str) -> bool:
+    """Return whether every bundle ever assigned to an eSIM (and one at least) came by this order."""
+    sources = [loose_text(row, "assignmentReference") for row in assignments_of(document, EsimRef())]
+    return bool(sources) and all(source.rpartition("-")[0] == reference for source in sources)
+
+
 def is_failed(order: Row) -> bool:
     """Return whether an order says that it failed."""
     return loose_text(order, "status").lower() == "failed"

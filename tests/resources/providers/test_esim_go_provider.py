@@ -15,6 +15,7 @@ import pytest
 
 from esim.catalogue import Allowance, OfferKind, package_key
 from esim.errors import MalformedReply, ProviderRejected, WebhookRejected
+from esim.fakes import MemoryLimiter
 from esim.money import Cost
 from esim.ports import Provider
 from esim.purchase import (
@@ -166,6 +167,7 @@ class EsimGoWire(Wire):
             order(90, createdDate="2026-11-20T09:10:00Z"),  # the same bundle, bought before ours
             order(91, line={"type": "bundleRefund"}, createdDate="2026-11-20T09:14:00Z"),
         ]
+        self.assignments = [assignment()]
 
     def unauthorised(self) -> httpx.Response:
         return reply({"message": "access denied"}, 403)
@@ -199,7 +201,7 @@ class EsimGoWire(Wire):
 
     def read(self, path: str) -> httpx.Response:
         names = {b["name"]: b for b in shop()}
-        bundles = [{"name": BUNDLE, "description": "", "assignments": [assignment()]}]
+        bundles = [{"name": BUNDLE, "description": "", "assignments": self.assignments}]
         organisation = {"currency": "USD", "balance": Decimal("497.72"), "apiKey": "organisation-secret"}
         documents: dict[str, object] = {
             "organisation": {**organisation, "users": [{"email": "boss@partner.test"}]},
@@ -493,9 +495,62 @@ class TestEsimGo(ProviderContract):
         stage.when(lambda r: "assignments" in r.url.path, says({}, 404))
         _, evidence = buy(provider, wire.request)
         wire.orders.append(order(70, status="processing", line={"esims": None}))
+        wire.assignments = [assignment(assignmentReference=f"{ORDER}70-0")]
         outcome = provider.resolve(wire.request, evidence, NOW + timedelta(seconds=9))
         assert isinstance(outcome, Pending)
         assert outcome.provider_order_id == f"{ORDER}70"
+
+    @pytest.mark.parametrize(
+        "assignments",
+        [
+            [],
+            [assignment(assignmentReference="an-earlier-order-0"), assignment()],
+            [assignment(assignmentReference="an-earlier-order-0")],
+            [assignment(assignmentReference=None)],
+        ],
+        ids=["not assigned yet", "topped up", "another order's", "no reference"],
+    )
+    @pytest.mark.parametrize("status", ["completed", "processing"])
+    def test_a_found_order_whose_esim_is_not_new_is_not_ours(
+        self,
+        provider: Provider,
+        wire: EsimGoWire,
+        stage: Stage,
+        status: str,
+        assignments: list[dict[str, Any]],
+    ) -> None:
+        stage.when(wire.spends, fails(httpx.ReadTimeout))
+        _, evidence = buy(provider, wire.request)
+        stage.when(lambda r: "esims/assignments" in r.url.path, says({}, 404))
+        line = {} if status == "completed" else {"line": {"esims": None}}
+        wire.orders.append(order(1, status=status, **line))
+        wire.assignments = assignments
+        assert isinstance(provider.resolve(wire.request, evidence, NOW + timedelta(days=1)), Unknown)
+
+    def test_a_found_order_without_any_esim_is_not_taken_for_ours(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage
+    ) -> None:
+        stage.when(wire.spends, fails(httpx.ReadTimeout))
+        stage.when(lambda r: "esims/assignments" in r.url.path, says({}, 404))
+        _, evidence = buy(provider, wire.request)
+        wire.orders.append(order(1, status="processing", line={"esims": None, "iccids": None}))
+        assert isinstance(provider.resolve(wire.request, evidence, NOW + timedelta(days=1)), Unknown)
+
+    def test_a_found_order_whose_esim_cannot_be_read_is_unknown(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage
+    ) -> None:
+        stage.lose_answer(wire.spends)
+        _, evidence = buy(provider, wire.request)
+        stage.when(lambda r: r.url.path.endswith("/bundles"), says({}, 500))
+        assert isinstance(provider.resolve(wire.request, evidence, NOW + timedelta(seconds=9)), Unknown)
+
+    def test_orders_keep_their_distance_and_dry_runs_need_not(self, wire: EsimGoWire, stage: Stage) -> None:
+        limiter = MemoryLimiter()
+        provider = wire.build(stage, limiter=limiter)
+        provider.prepare(wire.request)
+        assert set(limiter.asked) == {"esim_go:*"}
+        provider.purchase(wire.request, {})
+        assert limiter.asked[-2:] == ["esim_go:order", "esim_go:*"]
 
     @pytest.mark.parametrize("shape", ["a bare array", "one order"])
     def test_order_lists_come_in_three_shapes(
