@@ -153,8 +153,12 @@ class Mobimatter:
 
     def _reprice(self, ask: Ask, order: Order, package: Package) -> None:
         moved = charged(ask, package)
-        if moved != package.price and self.ledger.charge(moved - order.unit_cost):
-            self.ledger.reprice(order, moved)
+        if moved == order.unit_cost:
+            return
+        if not self.ledger.charge(moved - order.unit_cost):
+            self._release(order, "cancelled")
+            raise Refused(bad(402, "Unable to authorize funds: insufficient balance", 400))
+        self.ledger.reprice(order, moved)
 
     def _deliver(self, order: Order, package: Package) -> None:
         if order.kind == "topup":

@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -115,6 +116,44 @@ def test_refusals_leave_nothing_held(
     assert (answer.status_code, answer.json()["statusCode"]) == (status, inside)
     assert balance(mobimatter) == before
     assert [row["state"] for row in sold(sandbox)] in ([], ["cancelled"])
+
+
+def raised(sandbox: httpx.Client, percent: int) -> None:
+    fault = {"provider": "mobimatter", "call": "order", "kind": "price_change", "params": {"percent": percent}}
+    sandbox.put("/sandbox/faults", json=fault).raise_for_status()
+
+
+@pytest.mark.parametrize("at_first", [True, False])
+def test_completing_takes_the_price_of_now_whatever_was_held(
+    sandbox: httpx.Client, mobimatter: httpx.Client, at_first: bool
+) -> None:
+    before, product = balance(mobimatter), plan(mobimatter)
+    if at_first:
+        raised(sandbox, 20)
+    order_id = create(mobimatter, product).json()["result"]["orderId"]
+    held = round(before - balance(mobimatter), 2)
+    sandbox.delete("/sandbox/faults")
+    if not at_first:
+        raised(sandbox, 20)
+    done = complete(mobimatter, order_id).json()["result"]
+    paid = round(before - balance(mobimatter), 2)
+    assert (held > paid) is at_first
+    assert done["orderLineItem"]["wholesalePrice"] == paid
+    assert (paid == round(product["wholesalePrice"], 2)) is at_first
+
+
+def test_completing_at_a_price_the_wallet_does_not_hold_is_402_and_buys_nothing() -> None:
+    config = SandboxConfig(plans_per_provider=50, balance=Decimal(30), rate_limits=False)
+    with served(config) as world, httpx.Client(base_url=world.base_url) as client:
+        client.headers.update({"api-key": "sandbox-key", "merchantId": "00000000-0000-4000-8000-000000000001"})
+        with httpx.Client(base_url=f"{world.base_url}/mobimatter/api/v2", headers=client.headers) as mobimatter:
+            product = min(products(mobimatter, category="esim_realtime"), key=lambda row: row["wholesalePrice"])
+            order_id = create(mobimatter, product).json()["result"]["orderId"]
+            raised(client, 100_000)
+            answer = complete(mobimatter, order_id)
+            assert (answer.status_code, answer.json()["statusCode"]) == (402, 400)
+            assert mobimatter.get(f"/order/{order_id}").json()["result"]["orderState"] == "Cancelled"
+            assert balance(mobimatter) == 30
 
 
 def test_a_lost_answer_to_complete_is_found_by_reading_the_order(
