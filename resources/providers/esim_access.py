@@ -91,7 +91,7 @@ class EsimAccess:
         price_guard=True,
         cancel=True,
         async_orders=True,
-        settle_seconds=90.0,  # 30 s for a request still under way, 30 s for allocation, 30 s to spare
+        settle_seconds=300.0,  # ten times the documented allocation time: see `_probed`
         rate_limits=(RateLimit("*", 8, 1.0),),
     )
 
@@ -277,7 +277,11 @@ class EsimAccess:
         return too_dear(SLUG, request.expected_cost, request) or price_units(request)
 
     def _probed(self, request: PurchaseRequest, absent: Rejected) -> Outcome:
-        """Order under our reference at a price that no plan has: a known reference is answered, a new one refused."""
+        """Order under our reference at a price that no plan has: a known reference is answered, a new one refused.
+
+        That the reference is looked at before the price is not confirmed: if it is not, only the settle time keeps an
+        order that still waits for its eSIM from being taken for absent.
+        """
         answer = self._session.spend("order", "esim/order", order_body(request, IMPOSSIBLE_PRICE))
         if isinstance(answer, Rejected):
             return absent if answer.error_type in PROVES_NEW else Unknown(answer.error_type, answer.message)

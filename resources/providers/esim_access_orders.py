@@ -26,7 +26,7 @@ from resources.providers.payload import Row, decode, loose_text, profile_from_lp
 POLL_SECONDS = 3.0
 WINDOW_BEFORE = timedelta(minutes=10)
 WINDOW_AFTER = timedelta(minutes=30)
-_READY = frozenset({"GOT_RESOURCE", "IN_USE", "USED_UP", "UNUSED_EXPIRED", "USED_EXPIRED"})
+_PREPARING = frozenset({"CREATE", "PAYING", "PAID", "GETTING_RESOURCE"})
 _ENDED = frozenset({"CANCEL", "CANCELLED", "SUSPENDED", "REVOKE", "REVOKED"})
 _EVENTS = {
     "ESIM_STATUS": EventKind.ESIM_STATUS,
@@ -97,7 +97,7 @@ def outcome_of(esims: Sequence[Row], request: PurchaseRequest) -> Outcome:
         # What becomes of the money then is not documented: neither another purchase nor a delivery is safe.
         return Unknown(ErrorType.PROVIDER_API_ERROR, f"{SLUG}: order {order_no} is {status}; a person must look")
     profile = profile_of(esim)
-    if profile is not None and status in _READY:
+    if profile is not None and status not in _PREPARING:  # the states are an open set
         return Provisioned(profile, order_no, request.expected_cost)
     return accepted(order_no, request)
 

@@ -108,11 +108,13 @@ class EsimAccess:
         body = shapes.body_of(ask)
         reference = self._reference(body)
         known = self._known(ask, reference)
-        if known is not None:
+        if known is not None and not ask.fault("guard_first"):
             return good({"orderNo": known.order_id, "transactionId": reference})
         package, count, periods, line = self._wanted(ask, body)
         cost = charged(ask, package) * periods
         self._guard_price(body, line, cost / periods, cost * count)
+        if known is not None:
+            return good({"orderNo": known.order_id, "transactionId": reference})
         if not self.ledger.charge(cost * count):
             return bad("200007")
         number = self.ledger.number()
@@ -171,7 +173,8 @@ class EsimAccess:
     def _allocate(self, order: Order, fate: Fate) -> None:
         package = self.catalogue.shelf.packages.get(order.package_id)
         if fate.fails or package is None:
-            self.ledger.credit(order.unit_cost * order.quantity)
+            if fate.refunded:
+                self.ledger.credit(order.unit_cost * order.quantity)
             self.ledger.mark(order, "failed")
             return
         spare = [self.free_iccids.pop() for _ in range(min(order.quantity, len(self.free_iccids)))]

@@ -12,12 +12,16 @@ from sandbox.providers.site import Ask
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """The future of one accepted order; `seconds` is None when it never comes, `held` when a fault delays it."""
+    """The future of one accepted order; `seconds` is None when it never comes, `held` when a fault delays it.
+
+    `refunded` tells whether one that fails is paid back, where a provider's contract leaves that open.
+    """
 
     seconds: float | None
     fails: bool = False
     copies: int = 1
     held: bool = False
+    refunded: bool = True
 
 
 def draw(ask: Ask) -> Fate:
@@ -27,7 +31,9 @@ def draw(ask: Ask) -> Fate:
     late = ask.fault("async_late")
     seconds = late.number("seconds", 30) if late else ask.world.config.async_seconds
     copies = 2 if ask.fault("async_twice") else 1
-    return Fate(seconds, ask.fault("fail_after_accept") is not None, copies, late is not None)
+    fails = ask.fault("fail_after_accept")
+    refunded = fails is None or fails.params.get("refund") is not False
+    return Fate(seconds, fails is not None, copies, late is not None, refunded)
 
 
 class Unfinished:

@@ -103,6 +103,35 @@ def test_duplicate_code_fault_refuses_the_repeat(sandbox: httpx.Client, esim_acc
     assert order(esim_access, "dup-1", plan)["errorCode"] == "310402"
 
 
+def test_guard_first_fault_checks_the_price_before_the_reference(
+    sandbox: httpx.Client, esim_access: httpx.Client
+) -> None:
+    plan = plans(esim_access, locationCode="JP")[0]
+    made = order(esim_access, "first-1", plan)
+    probe = {**plan, "price": 1}
+    assert order(esim_access, "first-1", probe)["obj"] == made["obj"]
+    sandbox.put("/sandbox/faults", json={"provider": "esim_access", "call": "order", "kind": "guard_first"})
+    assert order(esim_access, "first-1", probe)["errorCode"] == "200005"
+    assert order(esim_access, "first-1", plan)["obj"] == made["obj"]
+    assert len(sold(sandbox, "first-1")) == 1
+
+
+@pytest.mark.parametrize("refund", [True, False])
+def test_a_failed_allocation_is_paid_back_or_not(
+    sandbox: httpx.Client, esim_access: httpx.Client, refund: bool
+) -> None:
+    plan = plans(esim_access, locationCode="JP")[0]
+    before = call(esim_access, "balance/query")["obj"]["balance"]
+    params = {} if refund else {"refund": False}
+    fault = {"provider": "esim_access", "call": "order", "kind": "fail_after_accept", "params": params}
+    sandbox.put("/sandbox/faults", json=fault)
+    order(esim_access, "fail-1", plan)
+    deadline = time.monotonic() + 10
+    while sold(sandbox, "fail-1")[0]["state"] != "failed":
+        assert time.monotonic() < deadline
+    assert before - call(esim_access, "balance/query")["obj"]["balance"] == (0 if refund else plan["price"])
+
+
 def test_price_and_amount_guard(sandbox: httpx.Client, esim_access: httpx.Client) -> None:
     plan = plans(esim_access, locationCode="JP")[0]
     line = {"packageCode": plan["slug"], "count": 1, "price": plan["price"] + 100}

@@ -252,6 +252,26 @@ def test_a_purchase_that_never_happened_is_proven_absent(shop: Shop, kind: str) 
     assert shop.sold() == 0
 
 
+def test_an_order_that_waits_for_its_esim_is_not_taken_for_absent_whatever_is_checked_first(world: Served) -> None:
+    shop = Shop("esim_access", world)
+    request = shop.request()
+    shop.fault("async_late", seconds=1.5)
+    shop.fault("reset_after")
+    outcome, evidence = buy(shop.provider, request)
+    assert isinstance(outcome, Unknown)
+    shop.fault("guard_first", times=None)
+    in_time = request.started_at + timedelta(seconds=shop.provider.capabilities.settle_seconds)
+    assert isinstance(shop.provider.resolve(request, evidence, in_time), Unknown)
+
+    def ask() -> Outcome | None:
+        found = shop.provider.resolve(request, evidence, in_time)
+        return None if isinstance(found, Unknown) else found
+
+    assert isinstance(shop.settle(eventually(ask), request), Provisioned)
+    assert shop.sold() == 1
+    shop.provider.close()
+
+
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_refusal_is_a_refusal(shop: Shop, kind: str) -> None:
     shop.fault(kind)
