@@ -91,7 +91,6 @@ class EsimProfile:
     provider_esim_id: str = ""
     confirmation_code: str = field(default="", repr=False)
     apn: str = ""
-    install_url: str = field(default="", repr=False)
 
     @property
     def lpa(self) -> str:

@@ -162,7 +162,7 @@ def _esim(shop: Shop, order_id: UUID, unit: UnitView, item: ItemView) -> Esim:
         "confirmation_code": profile.confirmation_code or None,
         "apn": profile.apn or None,
         "qr_url": f"{shop.settings.api_url}/v1/orders/{order_id}/esims/{unit.n}/qr.svg",
-        "install_url": profile.install_url or apple_install_url(profile.lpa),
+        "install_url": apple_install_url(profile.lpa),
     }
     return esim.model_copy(update=codes)
 

@@ -15,7 +15,7 @@ import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -31,6 +31,7 @@ _NONCE_BYTES = 12
 _VERSION_BYTES = 2
 PROFILE = "esim-profile"
 ICCID = "iccid"
+_PROFILE_FIELDS = [field.name for field in fields(EsimProfile)]  # older releases kept more
 
 
 class VaultError(NumnaRoadError):
@@ -98,7 +99,8 @@ class Vault:
         Raises:
             VaultError: the ciphertext is not ours.
         """
-        return EsimProfile(**json.loads(self.decrypt(blob, PROFILE)))
+        stored = json.loads(self.decrypt(blob, PROFILE))
+        return EsimProfile(**{name: stored[name] for name in _PROFILE_FIELDS if name in stored})
 
 
 def parse_keys(text: str) -> dict[int, bytes]:

@@ -161,7 +161,6 @@ def profile_of(sim: object) -> EsimProfile | None:
         provider_esim_id=str(sim.get("id") or ""),
         confirmation_code=code,
         apn=loose_text(sim, "apn_value") if sim.get("apn_type") == "manual" else "",
-        install_url=loose_text(sim, "direct_apple_installation_url"),
     )
 
 

@@ -120,7 +120,6 @@ def profile_of(esim: Row) -> EsimProfile | None:
         profile.activation_code,
         provider_esim_id=loose_text(esim, "esimTranNo"),
         apn=loose_text(esim, "apn"),
-        install_url=loose_text(esim, "shortUrl"),
     )
 
 

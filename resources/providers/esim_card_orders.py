@@ -220,7 +220,6 @@ def profile_of(sim: Row, request: PurchaseRequest | None = None) -> EsimProfile 
         activation_code=code,
         provider_esim_id=sim_id,
         apn=loose_text(sim, "apn"),
-        install_url=loose_text(sim, "universal_link"),
     )
 
 

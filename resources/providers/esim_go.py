@@ -179,7 +179,7 @@ class EsimGo:
         return Provisioned(profile, outcome.provider_order_id, outcome.cost) if profile else outcome
 
     def _assigned(self, order_reference: str, request: PurchaseRequest) -> EsimProfile | None:
-        params = {"reference": order_reference, "additionalFields": "appleInstallUrl"}
+        params = {"reference": order_reference}
         answer = self._session.get("assignments", "esims/assignments", params, patience=ONCE)
         profiles = [profile_of(row) for row in (answer if isinstance(answer, list) else [answer])]
         wanted = request.top_up_of
@@ -282,8 +282,7 @@ class EsimGo:
         Raises:
             ProviderError: not to be read.
         """
-        params = {"additionalFields": "appleInstallUrl"}
-        profile = profile_of(self._session.get("esim", f"esims/{path_part(esim.iccid)}", params))
+        profile = profile_of(self._session.get("esim", f"esims/{path_part(esim.iccid)}"))
         if profile is None:
             raise MalformedReply(f"{SLUG} esim: no activation data in the answer")
         return profile

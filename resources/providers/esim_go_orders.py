@@ -149,7 +149,7 @@ def profile_of(esim: object) -> EsimProfile | None:
     matching_id = loose_text(esim, "matchingId")
     if not (iccid.isdecimal() and host and matching_id):
         return None
-    return EsimProfile(iccid, host, matching_id, install_url=loose_text(esim, "appleInstallUrl"))
+    return EsimProfile(iccid, host, matching_id)
 
 
 def orders_in(document: object) -> tuple[list[dict[str, Any]], int]:

@@ -100,7 +100,6 @@ def profile_of(order: Row, request: PurchaseRequest | None = None) -> EsimProfil
     address, code, iccid = _activation(details)
     if not (address and iccid):
         return None
-    install = line.get("oneClickInstall")
     return EsimProfile(
         iccid=iccid,
         smdp_address=address,
@@ -108,7 +107,6 @@ def profile_of(order: Row, request: PurchaseRequest | None = None) -> EsimProfil
         provider_esim_id=order_id_of(order),
         confirmation_code=details.get("CONF_CODE", ""),
         apn=details.get("ACCESS_POINT_NAME", ""),
-        install_url=loose_text(install, "ios") if isinstance(install, dict) else "",
     )
 
 

@@ -1,6 +1,7 @@
 """The vault: what it keeps is unreadable, found by hash, and survives key rotation and racing processes."""
 
 import base64
+import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +11,12 @@ from pydantic import SecretStr
 
 from esim.purchase import EsimProfile
 from resources.db.vault import KEYS_FILE, Vault, VaultError, parse_keys
+from resources.db.vault import PROFILE as PROFILE_CONTEXT
 from resources.settings import Settings
 
 KEY = base64.b64encode(b"k" * 32).decode()
 OTHER = base64.b64encode(b"o" * 32).decode()
-PROFILE = EsimProfile("8944000000000000001", "smdp.example.com", "ABC-123", install_url="https://example.com/i")
+PROFILE = EsimProfile("8944000000000000001", "smdp.example.com", "ABC-123", apn="internet")
 
 
 def test_profile_comes_back_and_is_not_readable_at_rest() -> None:
@@ -23,6 +25,13 @@ def test_profile_comes_back_and_is_not_readable_at_rest() -> None:
     assert PROFILE.iccid.encode() not in blob
     assert vault.decrypt_profile(blob) == PROFILE
     assert blob != vault.encrypt_profile(PROFILE)
+
+
+def test_a_profile_kept_by_an_older_release_is_still_read() -> None:
+    vault = Vault({1: b"k" * 32}, b"h" * 32)
+    kept = {"iccid": PROFILE.iccid, "smdp_address": "smdp.example.com", "activation_code": "ABC-123", "apn": "internet"}
+    blob = vault.encrypt(json.dumps(kept | {"install_url": "javascript:alert(1)"}).encode(), PROFILE_CONTEXT)
+    assert vault.decrypt_profile(blob) == PROFILE
 
 
 def test_newest_key_encrypts_and_older_ones_still_read() -> None:
