@@ -194,15 +194,17 @@ class EsimCard:
 
     def order_status(self, provider_order_id: str, request: PurchaseRequest) -> Outcome:
         """Read the SIM (or, for a top-up, the order) of an accepted purchase."""
+        order_id, sim_id = order_of(provider_order_id), sim_of(provider_order_id)
+        number = identity(request, order_id, sim_id)
         try:
-            if request.top_up_of is not None and order_of(provider_order_id) not in {"", request.reference}:
-                return self._top_up_status(provider_order_id, request)
-            sim = self._session.sim(sim_of(provider_order_id))
+            if request.top_up_of is not None and order_id not in {"", request.reference}:
+                return self._top_up_status(number, request)
+            sim = self._session.sim(sim_id)
         except ProviderRejected:
-            return Pending(provider_order_id, POLL_SECONDS)  # bought, but not to be seen yet
+            return Pending(number, POLL_SECONDS)  # bought, but not to be seen yet
         except ProviderError as error:
             return still_unknown(error)
-        return sim_outcome(sim, provider_order_id, request, None)
+        return sim_outcome(sim, number, request, None)
 
     def cancel(self, esim: EsimRef) -> CancelOutcome:
         """Say that eSIMCard takes nothing back through its API."""
