@@ -82,7 +82,7 @@ class Reply:
     def retry_after(self) -> float | None:
         """The seconds the provider asks to wait, where it says so as a number."""
         value = self.headers.get("retry-after", "")
-        return float(value) if value.replace(".", "", 1).isdigit() else None
+        return float(value) if value.isascii() and value.replace(".", "", 1).isdigit() else None
 
 
 class ProviderHttp:

@@ -5,11 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from esim.purchase import ErrorType, EventKind, Pending, ProviderEvent
 from pipelines.aftermath import send_notices
 from resources.db import inbox
+from resources.db.attempts import stored_request
+from resources.db.tables import purchase_attempts
 from resources.order_operations import utc_now
 from tests.pipelines.actors import (
     accepts,
@@ -95,6 +97,16 @@ def test_absence_counts_only_after_the_settle_time(shop: Shop) -> None:
     shop.clock.advance(seconds=60)
     shop.drain()
     assert (order_state(shop.engine, order_id), shop.sold) == ("completed", 1)
+
+
+def test_a_look_up_knows_when_the_purchase_was_sent(shop: Shop) -> None:
+    shop.cheap.script.append(never_hears)
+    paid_order(shop.engine)
+    shop.drain(max_seconds=0.3)
+    with shop.engine.connect() as conn:
+        attempt = conn.execute(select(purchase_attempts)).one()
+    assert attempt.sent_at is not None
+    assert stored_request(attempt).left_at == attempt.sent_at
 
 
 def test_adapter_that_breaks_while_buying_leaves_it_open(shop: Shop) -> None:

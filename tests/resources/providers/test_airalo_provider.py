@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from esim.catalogue import Allowance, OfferKind, package_key
-from esim.errors import MalformedReply, ProviderRejected
+from esim.errors import MalformedReply, ProviderRejected, ProviderUnavailable
 from esim.fakes import MemoryTokenStore
 from esim.money import Cost
 from esim.ports import Provider
@@ -35,7 +35,7 @@ from esim.purchase import (
 from resources.providers.airalo import Airalo
 from tests.resources.providers.contract_base import buy
 from tests.resources.providers.provider_contract import ProviderContract
-from tests.resources.providers.wire import NOW, Answer, Hook, Refusal, Stage, Wire, fails, reply, says
+from tests.resources.providers.wire import NOW, Answer, Clock, Hook, Refusal, Stage, Wire, fails, reply, says
 
 SECRET = "airalo-client-secret"
 TOKEN = "airalo-access-token"
@@ -347,6 +347,26 @@ class AiraloWire(Wire):
         self.orders.append(order(id=2, description=f"x{REFERENCE}", sims=[]))
 
 
+class Ticking(Clock):
+    """A clock that moves at every look, and tells when as many threads as there are workers have looked."""
+
+    WORKERS = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers: set[int] = set()
+        self.everybody = threading.Event()
+        self._lock = threading.Lock()
+
+    def __call__(self) -> datetime:
+        with self._lock:
+            self.now += timedelta(milliseconds=1)
+            self.callers.add(threading.get_ident())
+            if len(self.callers) == self.WORKERS:
+                self.everybody.set()
+            return self.now
+
+
 class TestAiralo(ProviderContract):
     wire_type = AiraloWire
 
@@ -510,6 +530,28 @@ class TestAiralo(ProviderContract):
             costs = set(pool.map(ask, range(8)))
         assert costs == {wire.request.expected_cost}
         assert stage.sent(wire.is_catalogue) == 1
+
+    def test_workers_that_waited_for_a_price_list_that_failed_do_not_ask_again(
+        self, wire: AiraloWire, stage: Stage
+    ) -> None:
+        clock = wire.clock = Ticking()
+        provider = wire.build(stage)
+        provider.balance()
+        clock.callers.clear()
+
+        def down(_: httpx.Request) -> httpx.Response:
+            assert clock.everybody.wait(10)
+            return reply({}, 503)
+
+        def ask(_: int) -> type:
+            with pytest.raises(ProviderUnavailable) as caught:
+                provider.current_cost(wire.request.provider_package_id, wire.request.hints)
+            return caught.type
+
+        stage.when(wire.is_catalogue, down)
+        with ThreadPoolExecutor(Ticking.WORKERS) as pool:
+            assert set(pool.map(ask, range(Ticking.WORKERS))) == {ProviderUnavailable}
+        assert stage.sent(wire.is_catalogue) == 4  # the tries of one of them
 
     @pytest.mark.parametrize(
         ("answer", "expected"),

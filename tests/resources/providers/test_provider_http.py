@@ -238,7 +238,9 @@ def test_a_body_that_is_not_json_is_malformed(body: bytes) -> None:
         Reply(200, {}, body).json()
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("0.5", 0.5), ("soon", None), ("", None), ("1.2.3", None)])
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("3", 3.0), ("0.5", 0.5), ("soon", None), ("", None), ("1.2.3", None), ("²", None)]
+)
 def test_retry_after_is_read_where_it_is_a_number(header: str, seconds: float | None) -> None:
     assert Reply(429, {"retry-after": header}, b"").retry_after == seconds
 
