@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from api.schemas.shared import Asked, CurrencyCode
 
 MAX_UNITS = 30
+MAX_PRICE_MINOR = 100_000_000
 
 
 def _email(value: str) -> str:
@@ -20,15 +21,19 @@ def _email(value: str) -> str:
 
 
 Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254), AfterValidator(_email)]
+# No control characters: the database cannot hold a NUL, and no id of ours has any.
+PackageId = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
 Phone = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^\+?[0-9][0-9 ()./-]{4,28}$")]
 
 
 class CheckoutItem(Asked):
     """One line of a basket."""
 
-    package_id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+    package_id: PackageId
     quantity: Annotated[int, Field(ge=1, le=MAX_UNITS, strict=True)] = 1
-    expected_price_minor: Annotated[int, Field(ge=0, strict=True)] | None = Field(
+    expected_price_minor: Annotated[int, Field(ge=0, le=MAX_PRICE_MINOR, strict=True)] | None = Field(
         None, description="The unit price the customer was shown; if it is not the price any more, nothing is ordered."
     )
 

@@ -212,6 +212,8 @@ def _line(name: str, description: str, unit: Money, quantity: int) -> dict[str, 
 
 def _is_signed(body: bytes, signature: str, secret: str) -> bool:
     verify: Callable[..., bool] = stripe.WebhookSignature.verify_header
+    if not signature.isascii():
+        return False  # the SDK compares texts in constant time, which Python does for ASCII only
     try:
         return verify(body, signature, secret)
     except (stripe.SignatureVerificationError, UnicodeDecodeError):
