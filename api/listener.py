@@ -56,7 +56,6 @@ class Listener:
         self._url = url
         self._watch = watch
         self._refresh = refresh
-        self.connected = asyncio.Event()
 
     async def run(self) -> None:
         """Listen, reconnecting with growing pauses."""
@@ -72,14 +71,12 @@ class Listener:
                     await self._serve(connection)
             except psycopg.Error as error:
                 log.warning("database connection lost; reconnecting", error=type(error).__name__, seconds=pause)
-            self.connected.clear()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RECONNECT_MOST_SECONDS)
 
     async def _serve(self, connection: psycopg.AsyncConnection) -> None:
         while True:
             await self._look_again()
-            self.connected.set()
             async for notice in connection.notifies(timeout=POLL_SECONDS):
                 if notice.channel == "catalogue":
                     await self._look_again(orders=False)
