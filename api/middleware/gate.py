@@ -41,7 +41,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         asked = dict(scope["headers"])
-        visit = _Visit(self, scope, asked, send)
+        visit = _Visit(scope, asked, send, cors=self._cors, metrics=self._metrics, headers=self._headers)
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in asked:
                 await visit.preflight()
@@ -74,10 +74,12 @@ class Gate:
 class _Visit:
     """One request on its way through: its id, what is added to its answer, what is noted at its end."""
 
-    def __init__(self, gate: Gate, scope: Scope, asked: dict[bytes, bytes], send: Send) -> None:
+    def __init__(
+        self, scope: Scope, asked: dict[bytes, bytes], send: Send, *, cors: Cors, metrics: Metrics, headers: Headers
+    ) -> None:
         given = asked.get(b"x-request-id", b"")
         self.request_id = given.decode() if _SANE_REQUEST_ID.fullmatch(given) else token_hex(8)
-        self._gate, self._send = gate, send
+        self._send, self._cors, self._metrics, self._headers = send, cors, metrics, headers
         self._origin = asked.get(b"origin")
         self._head = scope["method"] == "HEAD" and not scope["path"].startswith("/webhooks/")
         self.scope = {**scope, "method": "GET"} if self._head else scope
@@ -92,8 +94,8 @@ class _Visit:
             self.status = message["status"]
             own: Headers = list(message.get("headers", ()))
             named = {name for name, _ in own}
-            own += [header for header in self._gate._headers if header[0] not in named]
-            own += [(b"x-request-id", self.request_id.encode()), *self._gate._cors.headers(self._origin)]
+            own += [header for header in self._headers if header[0] not in named]
+            own += [(b"x-request-id", self.request_id.encode()), *self._cors.headers(self._origin)]
             if b"vary" not in named:
                 own.append((b"vary", b"Origin"))
             message = {**message, "headers": own}
@@ -104,7 +106,7 @@ class _Visit:
     async def preflight(self) -> None:
         """Answer a browser that asks whether it may ask."""
         self.status = 204
-        headers = self._gate._cors.preflight(self._origin)
+        headers = self._cors.preflight(self._origin)
         await self._send({"type": "http.response.start", "status": 204, "headers": headers})
         await self._send({"type": "http.response.body", "body": b""})
 
@@ -117,8 +119,8 @@ class _Visit:
         """Count and log the request."""
         seconds = time.perf_counter() - self._began
         method = self.scope["method"] if self.scope["method"] in _METHODS else "other"
-        self._gate._metrics.requests.labels(method, self.route, str(self.status)).inc()
-        self._gate._metrics.seconds.labels(self.route).observe(seconds)
+        self._metrics.requests.labels(method, self.route, str(self.status)).inc()
+        self._metrics.seconds.labels(self.route).observe(seconds)
         log.info("request", method=method, route=self.route, status=self.status, ms=round(seconds * 1000, 1))
         structlog.contextvars.unbind_contextvars("request_id")
 
