@@ -85,6 +85,7 @@ class _Visit:
         self.scope = {**scope, "method": "GET"} if self._head else scope
         self.scope["state"] = {**scope.get("state", {}), "request_id": self.request_id}
         self.status = 0
+        self._complete = False
         self._began = time.perf_counter()
         structlog.contextvars.bind_contextvars(request_id=self.request_id)
 
@@ -99,8 +100,12 @@ class _Visit:
             if b"vary" not in named:
                 own.append((b"vary", b"Origin"))
             message = {**message, "headers": own}
-        elif self._head and message["type"] == "http.response.body":
-            message = {**message, "body": b""}
+        elif self._head:
+            # Complete before its body begins: to an event stream that is the customer leaving, so it ends at once.
+            if self._complete:
+                return
+            self._complete = True
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
     async def preflight(self) -> None:
