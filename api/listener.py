@@ -38,6 +38,10 @@ class OrderWatch:
         if not bells:
             self._waiting.pop(order_id, None)
 
+    def waiting(self, order_id: UUID) -> int:
+        """Return how many wait for news of this order."""
+        return len(self._waiting.get(order_id, ()))
+
     def moved(self, order_id: UUID) -> None:
         """Wake those who wait for this order."""
         for bell in self._waiting.get(order_id, ()):

@@ -67,7 +67,7 @@ async def follow(
     last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0, le=2**63 - 1)] = 0,
 ) -> StreamingResponse:
     """Stream `status` events (data: an `OrderEvent`) as they happen, and one `end` event when nothing can follow."""
-    check_room(shop)
+    check_room(shop, order_id)
     headers = {**_PRIVATE, "X-Accel-Buffering": "no"}
     return StreamingResponse(follow_order(shop, order_id, last_event_id), 200, headers, "text/event-stream")
 

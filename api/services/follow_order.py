@@ -20,17 +20,18 @@ from esim.orders import OrderStatus
 
 HEARTBEAT_SECONDS = 15.0
 LONGEST_SECONDS = 30 * 60.0  # then the client reconnects and goes on after the last event it has
+MOST_STREAMS_PER_ORDER = 5  # a few tabs and phones; whoever has one token must not take everybody's streams
 MOST_STREAMS = 1000
 RECONNECT_MS = 2000
 
 
-def check_room(shop: Shop) -> None:
-    """Refuse another stream where this process has enough.
+def check_room(shop: Shop, order_id: UUID) -> None:
+    """Refuse another stream where this process, or this order in it, has enough.
 
     Raises:
         Problem: 503 with a time to come back.
     """
-    if shop.metrics.streams_open >= MOST_STREAMS:
+    if shop.metrics.streams_open >= MOST_STREAMS or shop.watch.waiting(order_id) >= MOST_STREAMS_PER_ORDER:
         raise Problem(TOO_MANY_STREAMS, "Ask for the order itself every few seconds.", headers={"Retry-After": "10"})
 
 
