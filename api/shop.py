@@ -4,10 +4,10 @@ There is one `Shop` per app; nothing lives in module variables.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from threading import Lock
+from typing import Any
 
 from anyio import CapacityLimiter
 from sqlalchemy import Engine
@@ -25,7 +25,9 @@ from resources.db.databases import databases, make_engine
 from resources.db.vault import Vault
 from resources.settings import Settings
 
-PAYMENT_THREADS = 20  # calls to the payment service at once, beside the threads of everything else
+# Calls to the payment service at once, on threads of their own: checkouts, and questions that nobody waits for.
+PAYMENT_THREADS = 20
+ASKING_THREADS = 5
 
 
 def utc_now() -> datetime:
@@ -44,6 +46,7 @@ class Shop:
     vault: Vault
     gateway: PaymentGateway
     payment_threads: CapacityLimiter
+    asking_threads: CapacityLimiter
 
     def __init__(self, settings: Settings, clock: Clock = utc_now, settled: Callable[[], None] = _nothing) -> None:
         """Take what the app is told; `settled` is called whenever a catalogue has just been put on the shelf."""
@@ -60,6 +63,7 @@ class Shop:
         self._lock = Lock()
         self._providers: dict[str, Provider] = {}
         self._listening: asyncio.Task[None] | None = None
+        self._asides: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Connect, put the newest catalogue on the shelf and listen for the next.
@@ -72,17 +76,28 @@ class Shop:
         self.vault = await run_in_threadpool(Vault.from_settings, self.settings)
         self.gateway = await run_in_threadpool(_gateway, self.settings)
         self.payment_threads = CapacityLimiter(PAYMENT_THREADS)
+        self.asking_threads = CapacityLimiter(ASKING_THREADS)
         await self.refresh_catalogue()
         self._listening = asyncio.create_task(Listener(url, self.watch, self.refresh_catalogue).run(), name="listener")
 
-    async def close(self) -> None:
-        """End event streams, stop listening and give connections back."""
+    def end_streams(self) -> None:
+        """Let every event stream end now; its reader goes on elsewhere."""
         self.closing.set()
         self.watch.everything_may_have_moved()
-        if self._listening:
-            self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
+
+    def start_aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` beside the requests; it is dropped when the shop closes."""
+        task = asyncio.create_task(work)
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
+    async def close(self) -> None:
+        """End event streams, stop listening and give connections back."""
+        self.end_streams()
+        ending = [*self._asides, *([self._listening] if self._listening else [])]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
         for provider in self._providers.values():
             provider.close()
         self.engine.dispose()

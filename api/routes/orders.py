@@ -15,7 +15,7 @@ from api.errors import INVALID_REQUEST, NOT_FOUND, TOO_MANY_REQUESTS, TOO_MANY_S
 from api.openapi import Responses, problems
 from api.schemas.orders import Order
 from api.services.follow_order import check_room, follow_order
-from api.services.reconcile_session import ask_if_overdue
+from api.services.reconcile_session import ask_aside
 from api.services.view_order import activation_string, authorise, view_order
 
 router = APIRouter(prefix="/v1/orders", tags=["orders"])
@@ -45,8 +45,10 @@ OpenedOrder = Annotated[UUID, Depends(opened_order)]
 def get_order(shop: ShopDep, order_id: OpenedOrder, response: Response, background: BackgroundTasks) -> Order:
     """Get an order with its eSIMs; activation data is there once an eSIM is delivered."""
     response.headers.update(_PRIVATE)
-    background.add_task(ask_if_overdue, shop, order_id)
-    return view_order(shop, order_id)
+    order = view_order(shop, order_id)
+    if order.status == "pending":
+        background.add_task(ask_aside, shop, order_id)
+    return order
 
 
 @router.get(

@@ -9,19 +9,18 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import orjson
-from anyio import to_thread
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import TOO_MANY_STREAMS, Problem
-from api.services.reconcile_session import ask_if_overdue
+from api.services.reconcile_session import ask_aside
 from api.services.view_order import News, news_after
 from api.shop import Shop
 from esim.orders import OrderStatus
 
 HEARTBEAT_SECONDS = 15.0
 LONGEST_SECONDS = 30 * 60.0  # then the client reconnects and goes on after the last event it has
-MOST_STREAMS_PER_ORDER = 5  # a few tabs and phones; whoever has one token must not take everybody's streams
 MOST_STREAMS = 1000
+MOST_STREAMS_PER_ORDER = 5  # a few tabs and phones; whoever has one token must not take everybody's streams
 RECONNECT_MS = 2000
 
 
@@ -61,7 +60,7 @@ async def follow_order(shop: Shop, order_id: UUID, after: int) -> AsyncIterator[
 async def _wait(shop: Shop, order_id: UUID, bell: asyncio.Event, news: News) -> AsyncIterator[bytes]:
     while True:
         if news.status is OrderStatus.PENDING:
-            await to_thread.run_sync(ask_if_overdue, shop, order_id, limiter=shop.payment_threads)
+            await ask_aside(shop, order_id)
         try:
             await asyncio.wait_for(bell.wait(), HEARTBEAT_SECONDS)
         except TimeoutError:

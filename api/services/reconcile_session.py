@@ -1,11 +1,15 @@
 """Ask the payment service about an order that has been pending suspiciously long: a lost webhook loses nothing.
 
-The customer who looks at the order page sets it off, at most every few seconds an order; what it finds goes through
-the same `record_payment` as the webhook, so whoever is first wins and the other changes nothing.
+The customer who looks at the order page sets it off, at most every few seconds an order, and waits for none of it.
+What it finds goes through the same `record_payment` as the webhook, so whoever is first wins and the other changes
+nothing.
 """
 
 from datetime import timedelta
 from uuid import UUID
+
+import structlog
+from anyio import to_thread
 
 from api.shop import Shop
 from esim.errors import PaymentError
@@ -16,6 +20,21 @@ from resources.db.payments import Booking, Payment, PaymentResult, record_paymen
 
 ACTOR = "order page"
 ASK_AFTER = timedelta(seconds=5)  # webhooks usually arrive within two seconds of the payment
+
+log = structlog.get_logger("api.reconcile")
+
+
+async def ask_aside(shop: Shop, order_id: UUID) -> None:
+    """Start asking without keeping anybody waiting; while all threads for it are busy, the next look tries again."""
+    if shop.asking_threads.available_tokens:
+        shop.start_aside(_ask(shop, order_id))
+
+
+async def _ask(shop: Shop, order_id: UUID) -> None:
+    try:
+        await to_thread.run_sync(ask_if_overdue, shop, order_id, limiter=shop.asking_threads)
+    except Exception:  # nobody waits for this answer; the webhook, the reconciler and the next look remain
+        log.exception("an overdue order could not be reconciled", order_id=str(order_id))
 
 
 def ask_if_overdue(shop: Shop, order_id: UUID) -> PaymentResult | None:

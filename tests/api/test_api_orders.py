@@ -3,8 +3,9 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -260,6 +261,44 @@ def test_a_lost_webhook_is_made_good_by_looking_at_the_order(
     assert read(api, order)["status"] == "paid"
 
 
+@pytest.fixture
+def slow_stripe(stripe_sandbox: str) -> Iterator[None]:
+    """Stripe takes every question and answers none for longer than a test lasts."""
+    fault = {"kind": "api_timeout", "params": {"seconds": 15, "paths": ["/v1/checkout/sessions/"]}}
+    httpx.put(f"{stripe_sandbox}/sandbox/stripe/faults", json=fault).raise_for_status()
+    yield
+    httpx.delete(f"{stripe_sandbox}/sandbox/stripe/faults").raise_for_status()
+
+
+def _age(engine: Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(update(orders).values(created_at=datetime.now(UTC) - timedelta(minutes=1)))
+
+
+def test_a_slow_payment_service_holds_up_neither_order_pages_nor_webhooks(
+    api: ServedApi, engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    waiting = [placed(api.client) for _ in range(50)]
+    _age(engine)
+    request.getfixturevalue("slow_stripe")
+    began = time.monotonic()
+    for order in waiting:
+        read(api, order)
+    pay(api, waiting[0])
+    assert read(api, waiting[0])["status"] == "paid"
+    assert time.monotonic() - began < 10
+
+
+def test_a_payment_is_told_while_the_payment_service_is_still_being_asked(
+    api: ServedApi, engine: Engine, order: dict[str, Any], slow_stripe: None
+) -> None:
+    _age(engine)
+    with stream(api, order) as seen:
+        wait_until(lambda: seen.statuses == ["pending"], "the past is told")
+        pay(api, order)
+        wait_until(lambda: seen.statuses == ["pending", "paid"], "the payment is told", 5)
+
+
 def test_nothing_personal_or_secret_is_kept_in_the_clear(api: ServedApi, engine: Engine, order: dict[str, Any]) -> None:
     pay(api, order)
     work(engine, order["order_id"], UnitStatus.DELIVERED, api.shop.vault)
@@ -279,6 +318,27 @@ def test_only_so_many_streams_are_open_at_once(shop_settings: Settings, shelf: i
         assert_problem(refused, 503)
         assert "retry-after" in refused.headers
         assert read(api, order)["order_id"] == str(UUID(order["order_id"]))
+
+
+def test_one_order_takes_only_a_few_of_the_streams(api: ServedApi, order: dict[str, Any]) -> None:
+    with ExitStack() as open_streams:
+        for _ in range(5):
+            open_streams.enter_context(stream(api, order))
+        wait_until(lambda: api.shop.metrics.streams_open == 5, "five are open")
+        refused = api.client.get(f"{path(order)}/events", headers=bearer(order))
+        assert assert_problem(refused, 503)["type"].endswith("#problem-too-many-streams")
+        assert "retry-after" in refused.headers
+        open_streams.enter_context(stream(api, placed(api.client)))
+    wait_until(lambda: api.shop.metrics.streams_open == 0, "all are given back")
+    with stream(api, order) as seen:
+        wait_until(lambda: seen.statuses == ["pending"], "there is room again")
+
+
+def test_asking_for_the_head_of_a_stream_opens_none(api: ServedApi, order: dict[str, Any]) -> None:
+    answer = api.client.head(f"{path(order)}/events", headers=bearer(order))
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    wait_until(lambda: api.shop.metrics.streams_open == 0, "nothing stays open")
 
 
 def test_open_streams_are_counted_and_given_back_when_the_customer_leaves(
