@@ -14,6 +14,7 @@ from api.shop import Shop
 from esim.orders import FINAL_FOR_CUSTOMERS, OrderStatus, UnitStatus
 from esim.purchase import EsimProfile
 from resources.db import order_views
+from resources.db.order_links import is_mail_token
 from resources.db.order_views import ItemView, StepView, UnitView
 from resources.mail.messages import apple_install_url
 
@@ -56,7 +57,7 @@ class News:
 
 
 def authorise(shop: Shop, order_id: str, authorization: str | None) -> UUID:
-    """Return the order that a bearer token opens.
+    """Return the order that a bearer token opens: the one checkout gave, or the one in the customer's mail.
 
     Raises:
         Problem: 401 without a valid token; 404 for any order but the token's own, whether it exists or not.
@@ -66,7 +67,7 @@ def authorise(shop: Shop, order_id: str, authorization: str | None) -> UUID:
     if claimed is not None:
         with shop.engine.connect() as conn:
             kept = order_views.token_hash_of(conn, claimed)
-        if kept is not None and is_token(token.strip(), kept):
+        if kept is not None and (is_token(token.strip(), kept) or is_mail_token(token.strip(), claimed, shop.vault)):
             if order_id.lower() != str(claimed):
                 raise not_found("There is no such order.")
             return claimed

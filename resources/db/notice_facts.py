@@ -10,6 +10,7 @@ from esim.errors import NotFound
 from esim.money import Money
 from esim.orders import UnitStatus
 from esim.purchase import EsimProfile
+from resources.db.order_links import order_link
 from resources.db.tables import esims, order_items, orders
 from resources.db.vault import Vault
 
@@ -31,7 +32,7 @@ class OrderFacts:
     order_id: UUID
     display_id: str
     email: str = field(repr=False)
-    order_url: str  # the storefront's page of this order, where the customer came back to
+    order_url: str = field(repr=False)  # where the customer came back to; our own page with the token that opens it
     units: tuple[UnitFacts, ...]
     delivered: int
 
@@ -43,7 +44,7 @@ def order_facts(conn: Connection, order_id: UUID, units: Collection[int], vault:
         NotFound: there is no such order.
     """
     order = conn.execute(
-        select(orders.c.display_id, orders.c.email, orders.c.currency, orders.c.success_url).where(
+        select(orders.c.display_id, orders.c.email, orders.c.currency, orders.c.success_url, orders.c.session_id).where(
             orders.c.order_id == order_id
         )
     ).one_or_none()
@@ -65,6 +66,5 @@ def order_facts(conn: Connection, order_id: UUID, units: Collection[int], vault:
         for row in conn.execute(wanted)
     )
     delivered = select(func.count()).where(esims.c.order_id == order_id, esims.c.status == UnitStatus.DELIVERED)
-    return OrderFacts(
-        order_id, order.display_id, order.email, order.success_url, found, int(conn.scalar(delivered) or 0)
-    )
+    link = order_link(order.success_url, order.session_id, order_id, vault)
+    return OrderFacts(order_id, order.display_id, order.email, link, found, int(conn.scalar(delivered) or 0))

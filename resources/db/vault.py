@@ -2,7 +2,8 @@
 
 AES-GCM with versioned keys: every key that ever encrypted stays listed, the last one encrypts. Look-ups go through a
 keyed hash with a key of its own, so that encryption keys can rotate and hashes stay. `context` binds a ciphertext to
-its purpose: what was encrypted as one thing does not decrypt as another.
+its purpose: what was encrypted as one thing does not decrypt as another. A seal proves that we made a text known to
+both sides; its keys are derived from the encryption keys, so it lives as long as the key that made it is listed.
 """
 
 import base64
@@ -32,6 +33,7 @@ _VERSION_BYTES = 2
 PROFILE = "esim-profile"
 ICCID = "iccid"
 _PROFILE_FIELDS = [field.name for field in fields(EsimProfile)]  # older releases kept more
+_SEALS = b"numnaroad seals"  # keeps the derived keys apart from the AES keys they come from
 
 
 class VaultError(NumnaRoadError):
@@ -45,6 +47,7 @@ class Vault:
         if not keys:
             raise VaultError("no encryption key; set ENCRYPTION_KEYS to 1:<base64 of 32 bytes>")
         self._ciphers = {version: AESGCM(key) for version, key in keys.items()}
+        self._seal_keys = {version: hmac.digest(key, _SEALS, hashlib.sha256) for version, key in keys.items()}
         self._newest = list(keys)[-1]
         self._lookup_key = lookup_key
 
@@ -84,6 +87,19 @@ class Vault:
             return self._ciphers[version].decrypt(nonce, sealed, context.encode())
         except (InvalidTag, ValueError) as error:
             raise VaultError(f"a ciphertext of {context} cannot be read with encryption key {version}") from error
+
+    def seal(self, text: bytes, context: str) -> bytes:
+        """Return the key version and a keyed hash (HMAC-SHA256) of `text`, bound to `context`."""
+        return self._seal(self._newest, text, context)
+
+    def is_seal(self, seal: bytes, text: bytes, context: str) -> bool:
+        """Return whether `seal` is what a key still listed made of `text` under `context`, in constant time."""
+        version = int.from_bytes(seal[:_VERSION_BYTES])
+        return version in self._seal_keys and hmac.compare_digest(seal, self._seal(version, text, context))
+
+    def _seal(self, version: int, text: bytes, context: str) -> bytes:
+        key = hmac.digest(self._seal_keys[version], context.encode(), hashlib.sha256)
+        return version.to_bytes(_VERSION_BYTES) + hmac.digest(key, text, hashlib.sha256)
 
     def lookup_hash(self, value: str) -> bytes:
         """Return the keyed hash (HMAC-SHA256) that finds `value` without storing it."""

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, select, text, update
 
 from esim.orders import UnitStatus
+from resources.db.order_links import mail_token
 from resources.db.tables import orders
 from resources.settings import Settings
 from tests.api.baskets import basket, placed
@@ -136,6 +137,21 @@ def test_without_the_orders_own_token_nothing_is_shown(api: ServedApi, order: di
         assert {k: v for k, v in existing.json().items() if k not in {"instance", "request_id"}} == {
             k: v for k, v in missing.json().items() if k not in {"instance", "request_id"}
         }
+
+
+def test_the_token_of_a_mail_opens_its_own_order_and_nothing_else(api: ServedApi, order: dict[str, Any]) -> None:
+    other = placed(api.client)
+    token = mail_token(UUID(order["order_id"]), api.shop.vault)
+    answer = api.client.get(path(order), headers={"Authorization": f"Bearer {token}"})
+    assert (answer.status_code, answer.json()["order_id"]) == (200, order["order_id"])
+    assert_problem(api.client.get(path(other), headers={"Authorization": f"Bearer {token}"}), 404)
+    head, _, seal = token.partition(".")
+    swapped = other["order_token"].partition(".")[0]
+    for forged in (token[:-2] + "AA", f"{swapped}.{seal}", f"{head}.{other['order_token'].partition('.')[2]}", head):
+        for target in (path(order), path(other), f"{path(order)}/esims/1/qr.svg"):
+            assert_problem(api.client.get(target, headers={"Authorization": f"Bearer {forged}"}), 401)
+    unknown = mail_token(uuid4(), api.shop.vault)
+    assert_problem(api.client.get(path(order), headers={"Authorization": f"Bearer {unknown}"}), 401)
 
 
 def test_answers_about_orders_are_never_stored(api: ServedApi, order: dict[str, Any]) -> None:

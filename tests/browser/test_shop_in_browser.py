@@ -1,13 +1,21 @@
 """The shop as a customer uses it, in a real browser: search, buy, pay, watch it turn green, scan."""
 
 import re
+from datetime import UTC, datetime
+from uuid import UUID
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from sqlalchemy import Engine, update
+from pydantic import SecretStr
+from sqlalchemy import Engine, select, update
 
 from esim.orders import UnitStatus
-from resources.db.tables import packages
+from pipelines.aftermath import send_notices
+from resources.db.notices import tell_of_changes
+from resources.db.tables import outbox, packages
+from resources.db.transitions import lock_order, lock_units
+from resources.order_operations import OrderTools
 from tests.api.deliver import PROFILE, work
 from tests.api.serving import wait_until
 from tests.browser.conftest import WholeShop
@@ -141,6 +149,39 @@ def test_an_order_opens_with_a_token_in_the_fragment_which_then_disappears(
     expect(stranger.locator("#headline")).to_have_text("Payment received")
     assert stranger.url == address
     other.close()
+
+
+def test_the_link_in_the_mail_opens_the_order_in_any_browser(
+    browser: Browser, page: Page, whole_shop: WholeShop, engine: Engine
+) -> None:
+    buy(page)
+    page.wait_for_url(f"{whole_shop.sandbox}/stripe/pay/**")
+    page.locator("#pay").click()
+    page.wait_for_url(f"{whole_shop.api.url}/orders/*")
+    expect(page.locator("#headline")).to_have_text("Payment received")
+    order_id = UUID(page.url.rpartition("/")[2])
+    work(engine, str(order_id), UnitStatus.DELIVERED, whole_shop.api.shop.vault)
+    with engine.begin() as conn:
+        tell_of_changes(conn, lock_order(conn, order_id), lock_units(conn, order_id), datetime.now(UTC))
+    there = {
+        "resend_api_url": f"{whole_shop.sandbox}/resend",
+        "slack_webhook_url": SecretStr(f"{whole_shop.sandbox}/slack/webhook"),
+    }
+    tools = OrderTools(whole_shop.api.shop.settings.model_copy(update=there))
+    assert send_notices(tools)[1] == 0
+    tools.close()
+    with engine.connect() as conn:
+        assert "token" not in str(conn.execute(select(outbox)).all())
+    (mail,) = httpx.get(f"{whole_shop.sandbox}/sandbox/mails").json()["mails"]
+    (link,) = set(re.findall(r'href="(http[^"]+/orders/[^"]+)"', mail["html"]))
+    assert link in mail["text"]
+    elsewhere = browser.new_context()
+    phone = elsewhere.new_page()
+    phone.goto(link)
+    expect(phone.locator("#headline")).to_have_text("Your eSIM is ready")
+    expect(phone.locator("#esim-1 .qr")).to_have_attribute("src", re.compile("^blob:"))
+    assert phone.url == page.url
+    elsewhere.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/?destination=JP", "/?q=atlantis", "/docs"])

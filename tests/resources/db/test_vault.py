@@ -55,6 +55,19 @@ def test_ciphertext_is_bound_to_its_purpose_and_key_version() -> None:
         vault.decrypt(b"\x00\x01short", "iccid")
 
 
+def test_a_seal_is_bound_to_its_text_its_purpose_and_a_listed_key() -> None:
+    old, rotated = Vault({1: b"k" * 32}, b"h" * 32), Vault({1: b"k" * 32, 2: b"o" * 32}, b"h" * 32)
+    seal = old.seal(b"text", "mail")
+    assert old.is_seal(seal, b"text", "mail")
+    assert rotated.is_seal(seal, b"text", "mail")
+    assert rotated.seal(b"text", "mail")[:2] == b"\x00\x02"
+    assert not old.is_seal(seal, b"text", "other")
+    assert not old.is_seal(seal, b"other", "mail")
+    assert not old.is_seal(b"\x00\x02" + seal[2:], b"text", "mail")
+    assert not old.is_seal(seal[:-1], b"text", "mail")
+    assert not old.is_seal(b"", b"text", "mail")
+
+
 def test_lookup_hash_needs_its_own_key() -> None:
     one, two = Vault({1: b"k" * 32}, b"h" * 32), Vault({1: b"k" * 32}, b"i" * 32)
     assert one.lookup_hash("8944") == one.lookup_hash("8944") != two.lookup_hash("8944")
