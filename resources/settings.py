@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     sandbox_smtp_port: int = 8125
     api_workers: int = 1
     public_url: str | None = None
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ("127.0.0.1", "::1")
     storefront_origins: Annotated[tuple[str, ...], NoDecode] = ()
     rate_limit_per_minute: int = 100
     sell_currencies: Annotated[tuple[str, ...], NoDecode] = ("USD", "EUR", "GBP")
@@ -101,7 +102,7 @@ class Settings(BaseSettings):
     drain_max_seconds: float = 600.0
     sensor_wait_seconds: Annotated[float, Field(ge=0, le=50)] = 15.0
 
-    @field_validator("storefront_origins", "sell_currencies", "provider_webhook_ips", mode="before")
+    @field_validator("storefront_origins", "sell_currencies", "provider_webhook_ips", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

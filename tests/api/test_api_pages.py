@@ -4,12 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 from sqlalchemy import Engine
 
 from resources.settings import Settings
+from tests.api.baskets import placed
 from tests.api.catalogue_rows import package_row, publish
 from tests.api.serving import ServedApi, free_port, served_api, wait_until
 from tests.api.test_api_catalogue import assert_problem
@@ -55,6 +61,15 @@ def test_what_strangers_and_providers_write_is_escaped(api: ServedApi, engine: E
     assert "&lt;script&gt;" in page
 
 
+@dataclass(frozen=True)
+class Program:
+    """A running `python -m api`."""
+
+    process: "subprocess.Popen[bytes]"
+    url: str
+    log: Path
+
+
 ODD = [
     "destination=JP&min_data_mb=x&min_days=-1&sort=random&currency=XXX",
     "destination=J'P",
@@ -86,27 +101,69 @@ def test_an_empty_shop_says_so(settings: Settings) -> None:
         assert "The shelves are being filled" in api.client.get("/").text
 
 
-def test_the_program_serves_and_ends_cleanly(settings: Settings, shelf: int, tmp_path: Path) -> None:
+@contextmanager
+def program(settings: Settings, folder: Path, **environment: str) -> Iterator[Program]:
+    """`python -m api` on a free port, stopped by SIGTERM."""
     assert settings.database_url is not None
     port = free_port()
-    environment = {
+    variables = {
         **{name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}},
         "DATABASE_URL": settings.database_url.get_secret_value(),
-        "DATA_DIR": str(tmp_path / "data"),
+        "DATA_DIR": str(folder / "data"),
         "API_PORT": str(port),
+        **environment,
     }
-    log = tmp_path / "log"
+    log = folder / "log"
     with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "api"], env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen([sys.executable, "-m", "api"], env=variables, stdout=out, stderr=out)
     try:
         wait_until(lambda: process.poll() is not None or _answers(port), "the API answers", 60)
-        answer = httpx.get(f"http://127.0.0.1:{port}/v1/destinations")
-        assert (answer.status_code, len(answer.json()["destinations"])) == (200, 4)
-        assert "server" not in answer.headers
+        yield Program(process, f"http://127.0.0.1:{port}", log)
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) in {0, -signal.SIGTERM}
     assert "Traceback" not in log.read_text()
+
+
+def test_the_program_serves_and_ends_cleanly(settings: Settings, shelf: int, tmp_path: Path) -> None:
+    with program(settings, tmp_path) as api:
+        answer = httpx.get(f"{api.url}/v1/destinations")
+        assert (answer.status_code, len(answer.json()["destinations"])) == (200, 4)
+        assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize(("workers", "stop"), [("1", signal.SIGTERM), ("1", signal.SIGINT), ("2", signal.SIGTERM)])
+def test_stopping_ends_open_streams_at_once_and_in_order(
+    settings: Settings, shelf: int, stripe_sandbox: str, tmp_path: Path, workers: str, stop: signal.Signals
+) -> None:
+    environment = {"API_WORKERS": workers, "STRIPE_API_BASE": f"{stripe_sandbox}/stripe"}
+    with program(settings, tmp_path, **environment) as api, httpx.Client(base_url=api.url, timeout=10) as client:
+        order = placed(client)
+        headers = {"Authorization": f"Bearer {order['order_token']}"}
+        with client.stream("GET", f"/v1/orders/{order['order_id']}/events", headers=headers) as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("retry:")
+            api.process.send_signal(stop)
+            began = time.monotonic()
+            assert len(list(lines)) > 0  # to its proper end: a line that breaks is an error of the client's
+        api.process.wait(20)
+        assert time.monotonic() - began < 2.5
+    assert list((tmp_path / "data").glob("metrics/*")) == []
+
+
+def test_customers_behind_a_trusted_proxy_are_told_apart(settings: Settings, shelf: int, tmp_path: Path) -> None:
+    environment = {"RATE_LIMIT_PER_MINUTE": "2", "TRUSTED_PROXIES": "127.0.0.2,10.0.0.0/8"}
+    with program(settings, tmp_path, **environment) as api:
+        behind = httpx.HTTPTransport(local_address="127.0.0.2")
+        with httpx.Client(base_url=api.url, transport=behind) as proxy, httpx.Client(base_url=api.url) as stranger:
+            told = [_from(proxy, f"203.0.113.{number}") for number in range(6)]
+            forged = [_from(stranger, f"203.0.113.{number}") for number in range(6)]
+    assert told == [200] * 6
+    assert forged == [200, 200, 429, 429, 429, 429]
+
+
+def _from(client: httpx.Client, address: str) -> int:
+    return client.get("/v1/destinations", headers={"X-Forwarded-For": address}).status_code
 
 
 def _answers(port: int) -> bool:
