@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -120,9 +121,19 @@ class Settings(BaseSettings):
         return (self.public_url or f"http://{self.host}:{self.api_port}").rstrip("/")
 
     @property
+    def own_origins(self) -> tuple[str, ...]:
+        """The origins of our own pages: that of `api_url`, and on this machine its other name too."""
+        parts = urlsplit(self.api_url)
+        other = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}.get(parts.hostname or "")
+        if other is None:
+            return (self.api_url,)
+        port = "" if parts.port is None else f":{parts.port}"
+        return (self.api_url, f"{parts.scheme}://{other}{port}")
+
+    @property
     def origins(self) -> tuple[str, ...]:
         """The origins a checkout may return to and browsers may call from; our own storefront always."""
-        return (self.api_url, *self.storefront_origins)
+        return (*self.own_origins, *self.storefront_origins)
 
     @property
     def lake_path(self) -> str:

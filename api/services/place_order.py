@@ -74,14 +74,23 @@ def _check_origin(name: str, url: str | None, origins: tuple[str, ...]) -> None:
     """Refuse an address whose origin is not configured: it would make our payment page an open redirect."""
     if url is None:
         return
+    clean = url.isascii() and url.isprintable() and not any(char in url for char in " \\<>\"'")
+    if not clean or _origin(url) not in {known.lower() for known in origins}:
+        raise invalid(name, "must begin with an origin this shop is configured for (STOREFRONT_ORIGINS)")
+
+
+def _origin(url: str) -> str:
     try:
         parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}".lower()
     except ValueError:
-        origin = ""
-    clean = url.isascii() and url.isprintable() and not any(char in url for char in " \\<>\"'")
-    if not clean or origin not in {known.lower() for known in origins}:
-        raise invalid(name, "must begin with an origin this shop is configured for (STOREFRONT_ORIGINS)")
+        return ""
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _home(shop: Shop, asked: CheckoutRequest) -> str:
+    """Return which of our own origins the customer shops at: his browser keeps the order's token for that one only."""
+    given_up_to = _origin(asked.cancel_url or "")
+    return given_up_to if given_up_to in shop.settings.own_origins else shop.settings.api_url
 
 
 def _find_or_place(shop: Shop, key: str, digest: bytes, asked: CheckoutRequest) -> KeptAnswer:
@@ -102,7 +111,7 @@ def _find_or_place(shop: Shop, key: str, digest: bytes, asked: CheckoutRequest) 
                 lines=price_basket(conn, asked.items, asked.currency),
                 token_hash=token_hash(token),
                 catalogue_version=current_version(conn),
-                success_url=asked.success_url or f"{shop.settings.api_url}/orders/{order_id}",
+                success_url=asked.success_url or f"{_home(shop, asked)}/orders/{order_id}",
                 cancel_url=asked.cancel_url or f"{shop.settings.api_url}/",
                 now=now,
                 expires_at=(now + PAGE_OPEN).replace(microsecond=0),

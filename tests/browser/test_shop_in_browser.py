@@ -80,6 +80,20 @@ def test_a_customer_searches_buys_and_scans(page: Page, whole_shop: WholeShop, e
     expect(page.locator("#headline")).to_have_text("Your eSIMs are ready")
 
 
+def test_a_customer_at_the_other_name_of_this_machine_buys_and_comes_back_there(
+    page: Page, whole_shop: WholeShop
+) -> None:
+    twin = whole_shop.api.url.replace("127.0.0.1", "localhost")
+    page.goto(f"{twin}/?destination=JP")
+    page.locator(".buy-button").first.click()
+    page.get_by_label("E-mail").fill("traveller@example.com")
+    page.get_by_role("button", name="Continue to payment").click()
+    page.wait_for_url(f"{whole_shop.sandbox}/stripe/pay/**")
+    page.locator("#pay").click()
+    page.wait_for_url(f"{twin}/orders/*")
+    expect(page.locator("#headline")).to_have_text("Payment received")
+
+
 def test_filters_change_the_plans_without_leaving_the_page(page: Page) -> None:
     page.goto("/?destination=JP")
     page.evaluate("window.stayed = true")

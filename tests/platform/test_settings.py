@@ -80,7 +80,25 @@ def test_secrets_are_not_shown() -> None:
 def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOREFRONT_ORIGINS", "https://a.example/, https://b.example")
 
-    assert load_settings().origins[1:] == ("https://a.example", "https://b.example")
+    assert load_settings().storefront_origins == ("https://a.example", "https://b.example")
+
+
+@pytest.mark.parametrize(
+    ("public_url", "own"),
+    [
+        ("http://127.0.0.1:8000", ("http://127.0.0.1:8000", "http://localhost:8000")),
+        ("http://localhost:8000/", ("http://localhost:8000", "http://127.0.0.1:8000")),
+        ("http://localhost", ("http://localhost", "http://127.0.0.1")),
+        ("https://shop.example", ("https://shop.example",)),
+        ("http://localhost.example:8000", ("http://localhost.example:8000",)),
+        ("http://127.0.0.1.example:8000", ("http://127.0.0.1.example:8000",)),
+    ],
+)
+def test_a_shop_on_this_machine_is_known_by_both_of_its_names(public_url: str, own: tuple[str, ...]) -> None:
+    settings = Settings(public_url=public_url, storefront_origins=("https://a.example",))
+
+    assert settings.own_origins == own
+    assert settings.origins == (*own, "https://a.example")
 
 
 def test_the_example_file_names_every_setting_and_nothing_else() -> None:
