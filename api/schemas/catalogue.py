@@ -117,7 +117,8 @@ class Package(BaseModel):
     top_up: bool = Field(description="Whether data can be added later.")
     price: Price
     best_price: bool = Field(
-        description="No package of this destination with at least the data, days and countries costs as little."
+        description="No package of this destination with at least the data, days, minutes, SMS and countries costs "
+        "as little."
     )
     updated_at: datetime
 
