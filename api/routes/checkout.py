@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from api.deps import ShopDep
 from api.errors import (
+    BODY_TOO_LARGE,
     CHECKOUT_EXPIRED,
     IDEMPOTENCY_KEY_MISSING,
     IDEMPOTENCY_MISMATCH,
@@ -42,7 +43,7 @@ _KEY = Header(
     summary="Order and get a payment page",
     status_code=201,
     response_model=Checkout,
-    responses=problems(*_REFUSALS, PAYMENT_REFUSED, PAYMENT_UNAVAILABLE, TOO_MANY_REQUESTS),
+    responses=problems(*_REFUSALS, PAYMENT_REFUSED, PAYMENT_UNAVAILABLE, BODY_TOO_LARGE, TOO_MANY_REQUESTS),
 )
 async def create_checkout(shop: ShopDep, asked: CheckoutRequest, key: Annotated[str, _KEY]) -> Response:
     """Place an order at today's prices and open a payment page for it."""

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.deps import RawBody, ShopDep
-from api.errors import NOT_FOUND, WEBHOOK_FORBIDDEN, WEBHOOK_REFUSED, Problem, not_found
+from api.errors import BODY_TOO_LARGE, NOT_FOUND, WEBHOOK_FORBIDDEN, WEBHOOK_REFUSED, Problem, not_found
 from api.openapi import RAW_JSON, problems
 from api.services.record_provider_event import record_provider_event
 from api.shop import Shop
@@ -24,7 +24,10 @@ Slug = Annotated[str, Path(description="The provider.", examples=["airalo"])]
     operation_id="providerWebhook",
     summary="Events of a provider",
     response_class=Response,
-    responses={200: {"description": "Taken."}, **problems(WEBHOOK_REFUSED, WEBHOOK_FORBIDDEN, NOT_FOUND)},
+    responses={
+        200: {"description": "Taken."},
+        **problems(WEBHOOK_REFUSED, WEBHOOK_FORBIDDEN, NOT_FOUND, BODY_TOO_LARGE),
+    },
     openapi_extra={"requestBody": RAW_JSON},
 )
 def provider_webhook(request: Request, shop: ShopDep, slug: Slug, body: RawBody) -> Response:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header
 from starlette.responses import Response
 
 from api.deps import RawBody, ShopDep
-from api.errors import NOT_FOUND, WEBHOOK_REFUSED, Problem, not_found
+from api.errors import BODY_TOO_LARGE, NOT_FOUND, WEBHOOK_REFUSED, Problem, not_found
 from api.openapi import RAW_JSON, problems
 from api.services.record_payment_event import HANDLERS, SOURCE, record_payment_event
 from esim.errors import WebhookRejected
@@ -22,7 +22,7 @@ EVENTS = ", ".join(f"`{name}`" for name in HANDLERS)
     description=f"Verified over the raw body (`Stripe-Signature`, 300 s). Acts on {EVENTS}; any other is only noted.",
     status_code=204,
     response_class=Response,
-    responses=problems(WEBHOOK_REFUSED, NOT_FOUND),
+    responses=problems(WEBHOOK_REFUSED, NOT_FOUND, BODY_TOO_LARGE),
     openapi_extra={"requestBody": RAW_JSON},
 )
 def stripe_webhook(

@@ -96,6 +96,12 @@ def test_a_missing_key_and_a_missing_token_are_told_by_the_description(schema: d
     assert schema["components"]["securitySchemes"]["orderToken"]["scheme"] == "bearer"
 
 
+def test_every_route_that_takes_a_body_tells_how_a_large_one_is_refused(schema: dict[str, Any]) -> None:
+    for verb, path, entry in operations(schema):
+        if verb == "post":
+            assert "413" in entry["responses"], path
+
+
 def test_problem_kinds_have_names_of_their_own() -> None:
     assert len({kind.name for kind in KINDS}) == len(KINDS)
 
