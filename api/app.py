@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import openapi, problem_handlers
@@ -72,7 +71,7 @@ def create_app(
     app.put_in_front(HotCatalogue(app.framework, shop.shelf, shop.buckets, shop.cors, shop.metrics))
     for module in (catalogue, checkout, orders, stripe_webhook, provider_webhooks, operations, pages):
         app.include_router(module.router)
-    app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
+    app.mount("/static", pages.StaticPages(directory=pages.STATIC), name="static")
     problem_handlers.install(app)
     openapi.install(app, settings.api_url)
     return app

@@ -1,6 +1,7 @@
 """The shop's own pages: server-rendered, with one small script; they use the same API as anybody else."""
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
@@ -9,6 +10,8 @@ from fastapi import APIRouter
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import PathLike, StaticFiles
+from starlette.types import Scope
 
 from api.deps import ShopDep
 from api.docs_page import reference
@@ -21,6 +24,19 @@ HERE = Path(__file__).parent.parent
 STATIC = HERE / "static"
 router = APIRouter(include_in_schema=False)
 _HEADERS = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
+
+
+class StaticPages(StaticFiles):
+    """Our static files: a browser keeps what a page names by its version, and asks again about anything else."""
+
+    def file_response(
+        self, full_path: PathLike, stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        """Answer with a file."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        versioned = scope["query_string"] == f"v={_digest()}".encode()
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if versioned else "no-cache"
+        return response
 
 
 @router.get("/")
@@ -67,7 +83,8 @@ def _templates() -> Environment:
     return environment
 
 
+@lru_cache(maxsize=1)
 def _digest() -> str:
-    """Return what changes with our static files, so that browsers may keep them for long."""
+    """Return what changes with our static files: pages name them by it, so that browsers may keep them."""
     files = sorted(path for path in STATIC.iterdir() if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
