@@ -76,6 +76,7 @@ def front_page(
     page, more = select_packages(snapshot, query.model_copy(update={"destination": here.code})) if here else ([], False)
     return {
         "here": here,
+        "from_price": here.from_price(query.currency) if here else None,
         "asked": "" if here else words,
         "found": found,
         "others": others,

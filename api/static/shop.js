@@ -85,7 +85,7 @@ function startFilters() {
     try {
       const page = new DOMParser().parseFromString(await (await fetch(address)).text(), "text/html");
       if (mine !== asked) return;
-      $("results").replaceChildren(...page.getElementById("results").childNodes);
+      for (const id of ["count", "results"]) $(id).replaceChildren(...page.getElementById(id).childNodes);
       history.replaceState(null, "", address);
     } catch { form.submit(); } finally { $("results").removeAttribute("aria-busy"); }
   });
