@@ -20,14 +20,16 @@ function randomKey() {
 function startSearch() {
   const input = $("q"), list = $("places");
   const currency = new URLSearchParams(location.search).get("currency") || "USD";
-  let places = null, shown = [], active = -1;
+  let places = null, loading = false, shown = [], active = -1;
 
   const fold = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
   const load = async () => {
-    if (places) return;
-    places = [];
-    const answer = await fetch(`/v1/destinations?currency=${encodeURIComponent(currency)}`);
-    if (answer.ok) places = (await answer.json()).destinations.map((place) => ({ ...place, folded: fold(place.name) }));
+    if (places || loading) return;
+    loading = true;
+    try {
+      const answer = await fetch(`/v1/destinations?currency=${encodeURIComponent(currency)}`);
+      if (answer.ok) places = (await answer.json()).destinations.map((place) => ({ ...place, folded: fold(place.name) }));
+    } catch { /* no suggestions yet; the next key asks again */ } finally { loading = false; }
     if (document.activeElement === input && input.value) show();
   };
   const rank = (place, wanted) => {
@@ -150,13 +152,13 @@ function startCheckout() {
       location.href = told.checkout_url;
       return;
     }
+    if (kind === "checkout-expired" || kind === "payment-refused") sent = ""; // that order is closed: the next is another
     const kind = String(told.type).split("#problem-")[1];
     if (kind === "price-changed") {
       plan.price = told.items[0].price.amount_minor;
       total();
       $("checkout-error").textContent = `The price has changed to ${money(plan.price, plan.currency)}. Nothing was ordered yet.`;
     } else if (kind === "checkout-expired") {
-      sent = "";
       $("checkout-error").textContent = "That took too long. Nothing was charged; please continue again.";
     } else if (kind === "invalid-request") {
       const named = (told.errors[0] || {}).field || "";
