@@ -81,12 +81,13 @@ def view_order(shop: Shop, order_id: UUID) -> Order:
         Problem: 404, the order was erased meanwhile.
     """
     with shop.engine.connect() as conn:
+        # The steps first: whoever follows the order after the last of them is told of all that is not in the rest yet.
+        steps = order_views.order_steps(conn, order_id)
         head = order_views.order_head(conn, order_id)
         if head is None:
             raise not_found("There is no such order.")
         items = {item.item_id: item for item in order_views.order_items_of(conn, order_id)}
         units = order_views.order_units(conn, order_id)
-        steps = order_views.order_steps(conn, order_id)
     return Order(
         order_id=str(head.order_id),
         display_id=head.display_id,

@@ -1,6 +1,7 @@
 """The shop's pages without a browser: policy, escaping, odd addresses, and the process that serves them."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,6 +95,27 @@ def test_static_files_are_served_and_nothing_else(api: ServedApi) -> None:
     assert_problem(api.client.get("/static/../app.py"), 404)
     assert_problem(api.client.get("/static/%2e%2e/app.py"), 404)
     assert_problem(api.client.get("/orders/not-an-id"), 404)
+
+
+def test_browsers_keep_what_pages_name_by_version_and_nothing_else(api: ServedApi) -> None:
+    page = api.client.get("/orders/0193a1c2-5b7e-7c11-9d0e-2f6f0a1b2c3d").text
+    named = set(re.findall(r'"(/static/[^"#]+)', page))
+    assert {address.partition("?")[0] for address in named} == {
+        *("/static/shop.css", "/static/shop.js", "/static/order.js", "/static/icon.svg")
+    }
+    for address in named:
+        assert api.client.get(address).headers["cache-control"] == "public, max-age=31536000, immutable"
+    for address in ("/static/shop.js", "/static/shop.js?v=0123456789ab", "/static/shop.js?w=1"):
+        unnamed = api.client.get(address)
+        assert unnamed.headers["cache-control"] == "no-cache"
+        again = api.client.get(address, headers={"If-None-Match": unnamed.headers["etag"]})
+        assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
+    assert "url(" not in re.sub(r"url\(.data:[^)]*\)", "", api.client.get("/static/shop.css").text)
+
+
+def test_a_title_promises_no_price_where_nothing_is_sold(api: ServedApi) -> None:
+    assert "<title>eSIM for Japan from $2.99 · NumnaRoad</title>" in api.client.get("/?destination=JP").text
+    assert "<title>eSIM for Japan · NumnaRoad</title>" in api.client.get("/?destination=JP&currency=GBP").text
 
 
 def test_an_empty_shop_says_so(settings: Settings) -> None:
