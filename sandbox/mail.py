@@ -9,16 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from sandbox import resend
-from sandbox.faults import BadFaultError
 from sandbox.mailbox import Mail, Mailbox, read_mime
 from sandbox.pages import render
-from sandbox.switches import Switches
+from sandbox.switches import Switches, fault_routes
 from sandbox.world import World
 
 KINDS = {
@@ -123,7 +121,8 @@ def build(world: World) -> APIRouter:
     router = APIRouter(tags=["mail"])
     router.include_router(resend.build(world, state.box, state.faults))
     router.include_router(_inbox(state))
-    router.include_router(_control(world, state))
+    router.include_router(_control(state))
+    router.include_router(fault_routes("/sandbox/mail/faults", state.faults))
     return router
 
 
@@ -173,11 +172,8 @@ def _isolated(mail: Mail) -> Response:
     return Response(body, headers={"Content-Security-Policy": policy}, media_type="text/html; charset=utf-8")
 
 
-def _control(world: World, state: MailState) -> APIRouter:
+def _control(state: MailState) -> APIRouter:
     router = APIRouter(prefix="/sandbox")
-
-    def shown() -> Response:
-        return JSONResponse({"faults": state.faults.as_json(), "kinds": state.faults.kinds})
 
     @router.get("/mails", response_model=None)
     async def mails(to: str | None = None, since: str | None = None) -> Response:
@@ -187,23 +183,6 @@ def _control(world: World, state: MailState) -> APIRouter:
             return JSONResponse({"detail": f"since={since!r} is not an ISO 8601 time"}, 422)
         rows = [mail.as_json() for mail in state.box.newest_first(to, moment)]
         return JSONResponse({"mails": rows, "total": len(rows), "smtp_port": state.smtp_port})
-
-    @router.get("/mail/faults", response_model=None)
-    async def faults() -> Response:
-        return shown()
-
-    @router.put("/mail/faults", response_model=None)
-    async def put_fault(request: Request) -> Response:
-        try:
-            state.faults.put(orjson.loads(await request.body()))
-        except (BadFaultError, orjson.JSONDecodeError, TypeError) as error:
-            return JSONResponse({"detail": str(error)}, 422)
-        return shown()
-
-    @router.delete("/mail/faults", response_model=None)
-    async def end_faults() -> Response:
-        clear_faults(world)
-        return shown()
 
     return router
 

@@ -10,9 +10,8 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from sandbox.faults import BadFaultError
 from sandbox.pages import render
-from sandbox.switches import Switches
+from sandbox.switches import Switches, fault_routes
 from sandbox.world import World
 
 KINDS = {"error_status": "answers params.status (500) with the text of params.message"}
@@ -72,33 +71,7 @@ def build(world: World) -> APIRouter:
     async def messages() -> Response:
         return JSONResponse({"messages": list(reversed(state.messages)), "total": len(state.messages)})
 
-    router.include_router(_faults(world, state))
-    return router
-
-
-def _faults(world: World, state: SlackState) -> APIRouter:
-    router = APIRouter(prefix="/sandbox/slack/faults")
-
-    def shown() -> Response:
-        return JSONResponse({"faults": state.faults.as_json(), "kinds": state.faults.kinds})
-
-    @router.get("", response_model=None)
-    async def faults() -> Response:
-        return shown()
-
-    @router.put("", response_model=None)
-    async def put_fault(request: Request) -> Response:
-        try:
-            state.faults.put(orjson.loads(await request.body()))
-        except (BadFaultError, orjson.JSONDecodeError, TypeError) as error:
-            return JSONResponse({"detail": str(error)}, 422)
-        return shown()
-
-    @router.delete("", response_model=None)
-    async def end_faults() -> Response:
-        clear_faults(world)
-        return shown()
-
+    router.include_router(fault_routes("/sandbox/slack/faults", state.faults))
     return router
 
 

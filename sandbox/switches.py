@@ -4,7 +4,11 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox.faults import Fault, FaultBook
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from sandbox.faults import BadFaultError, Fault, FaultBook
 
 NARROWING = {"types": "type", "paths": "path"}
 
@@ -36,3 +40,27 @@ def _concerns(fault: Fault, subject: Mapping[str, str]) -> bool:
         if names and not any(subject.get(attribute, "").startswith(name) for name in names):
             return False
     return True
+
+
+def fault_routes(path: str, switches: Switches) -> APIRouter:
+    """The control routes of one part's faults: GET shows them, PUT puts one in force, DELETE ends them all."""
+    router = APIRouter(prefix=path)
+
+    @router.get("", response_model=None)
+    async def shown() -> Response:
+        return JSONResponse({"faults": switches.as_json(), "kinds": switches.kinds})
+
+    @router.put("", response_model=None)
+    async def put(request: Request) -> Response:
+        try:
+            switches.put(orjson.loads(await request.body()))
+        except (BadFaultError, orjson.JSONDecodeError, TypeError) as error:
+            return JSONResponse({"detail": str(error)}, 422)
+        return await shown()
+
+    @router.delete("", response_model=None)
+    async def clear() -> Response:
+        switches.clear()
+        return await shown()
+
+    return router

@@ -7,12 +7,12 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from sandbox.faults import BadFaultError
 from sandbox.stripe import account, checkout, events, refunds
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.params import EMAIL
 from sandbox.stripe.session_objects import Json
-from sandbox.stripe.state import StripeState, clear_faults, state_of
+from sandbox.stripe.state import StripeState, state_of
+from sandbox.switches import fault_routes
 from sandbox.world import World
 
 PLAN_FIELDS = ("lost", "copies", "reorder", "delay_s")
@@ -26,7 +26,7 @@ def build(world: World) -> APIRouter:
     """The routes /sandbox/stripe/... and /sandbox/charges."""
     router = APIRouter(tags=["control"])
     router.include_router(_money(state_of(world)))
-    router.include_router(_faults(world))
+    router.include_router(fault_routes("/sandbox/stripe/faults", state_of(world).faults))
     return router
 
 
@@ -70,33 +70,6 @@ async def _acted(request: Request, action: Callable[[Json], Json]) -> Response:
         return JSONResponse({"detail": str(error)}, 422)
     except StripeError as error:
         return JSONResponse({"detail": error.message}, error.status)
-
-
-def _faults(world: World) -> APIRouter:
-    state = state_of(world)
-    router = APIRouter(prefix="/sandbox/stripe/faults")
-
-    def shown() -> Response:
-        return JSONResponse({"faults": state.faults.as_json(), "kinds": state.faults.kinds})
-
-    @router.get("", response_model=None)
-    async def listed() -> Response:
-        return shown()
-
-    @router.put("", response_model=None)
-    async def put(request: Request) -> Response:
-        try:
-            state.faults.put(await _json(request))
-        except (BadRequestError, BadFaultError) as error:
-            return JSONResponse({"detail": str(error)}, 422)
-        return shown()
-
-    @router.delete("", response_model=None)
-    async def clear() -> Response:
-        clear_faults(world)
-        return shown()
-
-    return router
 
 
 async def _json(request: Request) -> Json:
