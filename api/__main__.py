@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -26,15 +27,20 @@ from resources.settings import MissingSettings, Settings, load_settings
 GRACE_SECONDS = 3  # open answers get this long when the server stops; event streams end at once and resume elsewhere
 
 
-def create_app() -> object:
-    """Build the app in the process that serves it, with its logging; uvicorn calls this inside its running loop."""
+def create_app() -> Any:  # not named, so that the parent of several workers need not import the framework
+    """Build the app in the process that serves it, with its logging."""
     from api.app import create_app as build
 
     settings = load_settings()
     configure_logging()
     if settings.sentry_dsn:
         configure_sentry(settings.sentry_dsn.get_secret_value())
-    app = build(settings, settled=spare_the_collector)
+    return build(settings, settled=spare_the_collector)
+
+
+def create_stoppable_app() -> Any:
+    """Build the app inside uvicorn's running loop, to end its event streams as soon as the server is told to stop."""
+    app = create_app()
     _hear_signals_too(app.state.shop.end_streams)
     return app
 
@@ -78,7 +84,7 @@ def main() -> int:
         return 2
     configure_logging()
     config = uvicorn.Config(
-        "api.__main__:create_app",
+        "api.__main__:create_stoppable_app",
         factory=True,
         host=settings.host,
         port=settings.api_port,
