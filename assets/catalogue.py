@@ -2,7 +2,9 @@
 
 providers (at once, in threads) -> `raw.<slug>_offers` -> `staging.unified_offers`. A provider that fails or is held
 keeps its last good rows, shows why in its checks and metadata, and never stops the others: that is why its checks do
-not block the run. Checks that block, because money depends on them, sit on the tables all providers share.
+not block the run. Checks that block, because money depends on them, sit on the tables all providers share. A held
+provider's asset is materialised all the same, since Dagster would skip what is downstream of it; so it has no freshness
+policy, and `catalogue_is_fresh` tells from the store when a provider's catalogue was last taken.
 """
 
 from collections.abc import Iterator
@@ -49,7 +51,6 @@ def offers_spec(slug: str) -> dg.AssetSpec:
         group_name=GROUP,
         owners=OWNERS,
         kinds={"python", "polars", "ducklake"},
-        freshness_policy=FRESH,
         metadata={
             "dagster/column_schema": table_schema(JUDGED, COLUMN_NOTES, grain),
             "dagster/table_name": f"lake.raw.{slug}_offers",
@@ -85,7 +86,7 @@ def provider_catalogues(
             context.log.warning(f"priced with the rates of {rates.rates.quoted_on or 'no day'}: {rates.failure}")
         accepted = [slug for slug in config.accept if slug in slugs]
         received = receive(desk, rates.rates, providers=slugs, accept=accepted)
-        write_tables(desk.lake, raw_tables(received, desk.clock()))
+        write_tables(desk.lake, raw_tables(desk.lake, received, desk.clock()))
     for each in received:
         if each.held_reason:
             context.log.error(f"{each.provider} is held, its last good catalogue stays on sale: {each.held_reason}")
@@ -122,7 +123,7 @@ def staging_unified_offers(providers: ProviderClients, lake: LakeResource) -> dg
     with providers.desk(lake.lake()) as desk:
         now = desk.clock()
         unified, unpriced = unify_good(desk, (), now)
-        write_tables(desk.lake, [unified_offers(unified), *rejected([], now, unpriced)])
+        write_tables(desk.lake, [unified_offers(unified), *rejected(desk.lake, [], now, unpriced)])
     return dg.MaterializeResult(metadata=unified_figures(unified, unpriced))
 
 

@@ -37,6 +37,7 @@ from esim.pricing import Rates
 from resources.catalogue_desk import CatalogueDesk
 from resources.db import catalogue_store as store
 from resources.db.notices import tell_operations
+from resources.warehouse.lake import Lake
 
 LOW_STOCK = 10
 _LISTED = 10
@@ -81,6 +82,7 @@ class SyncReport:
         return {each.provider: each.held_reason for each in self.received if each.held_reason}
 
 
+@bulk_parsing()
 def sync_catalogue(
     desk: CatalogueDesk,
     *,
@@ -100,17 +102,29 @@ def sync_catalogue(
     rates = ensure_rates(desk.engine, desk.rates, now)
     received = receive(desk, rates.rates, providers=providers, accept=accept, progress=progress)
     unified, unpriced = unify_good(desk, received, now)
+    changed = any(each.changed for each in received)
+    first = raw_tables(desk.lake, received, now, unpriced) + ([unified_offers(unified)] if changed else [])
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="lake") as lake_writer:
-        raw = lake_writer.submit(write_tables, desk.lake, raw_tables(received, now, unpriced))
+        writing = lake_writer.submit(write_tables, desk.lake, first)
         published = publish(desk.engine, unified, desk.currencies, now, run_id=run_id)
-        raw.result()
+        writing.result()
     tell_low_stock(desk, published, now)
-    tables = history_rows(desk.lake, published, now)
-    fresh = published.is_new or any(each.changed for each in received)
-    if fresh or not desk.lake.table_exists("marts", "best_price_packages"):
-        tables += [unified_offers(unified), best_prices(published)]
-    write_tables(desk.lake, tables)
+    last = what_follows(desk.lake, published, now)
+    if last and not changed:  # landed costs follow the rates, whatever the catalogues did
+        last.append(unified_offers(unified))
+    write_tables(desk.lake, last)
     return SyncReport(received, published, unpriced.height, rates)
+
+
+def what_follows(lake: Lake, published: Published, now: datetime) -> list[LakeTable]:
+    """Return the lake tables to bring up to date with a publication: its history, and the best prices.
+
+    History that has to be caught up with means that an earlier publication was not followed: the prices are due too.
+    """
+    tables = history_rows(lake, published, now)
+    if tables or published.is_new or not lake.table_exists("marts", "best_price_packages"):
+        tables.append(best_prices(published))
+    return tables
 
 
 def receive(
@@ -142,12 +156,14 @@ def receive(
         return tuple(workers.map(one, slugs))
 
 
-def raw_tables(received: Sequence[Received], now: datetime, unpriced: pl.DataFrame | None = None) -> list[LakeTable]:
+def raw_tables(
+    lake: Lake, received: Sequence[Received], now: datetime, unpriced: pl.DataFrame | None = None
+) -> list[LakeTable]:
     """Return the lake tables a sync replaces (good catalogues that differ from the last good ones) and the rejects."""
     good = [raw_offers(each.provider, each.offers) for each in received if each.changed and each.offers is not None]
     if states := {each.provider: each.state for each in received if each.changed and each.state is not None}:
         good.append(catalogue_states(states))
-    return good + rejected([each.download.rejects for each in received], now, unpriced)
+    return good + rejected(lake, [each.download.rejects for each in received], now, unpriced)
 
 
 def unify_good(desk: CatalogueDesk, received: Sequence[Received], now: datetime) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -20,7 +20,7 @@ from resources.warehouse.tables import check_frame, merge_rows, set_comments, ta
 
 RAW_COMMENT = "One row per plan of {slug}'s last good catalogue, normalised."
 STATES_COMMENT = "One row per provider: the digest of its last good catalogue as it was downloaded."
-REJECTS_COMMENT = "One row per plan and sync that could not be sold, with its reason."
+REJECTS_COMMENT = "One row per plan and reason it could not be sold for: when it was first rejected so."
 UNIFIED_COMMENT = "One row per offer of any provider's last good catalogue, with its landed cost in USD."
 BEST_COMMENT = "One row per package: its best offer, prices and margin."
 UNIFIED_NOTES = {
@@ -41,6 +41,7 @@ BEST_NOTES = {
     "eligible_count": "offers that may win now",
     "on_sale": "whether any offer may win now",
 }
+_SAME_REJECT = ["provider", "provider_package_id", "reason"]
 # What the mart adds to the columns of a package.
 BEST_EXTRA: dict[str, pl.DataType] = {
     "best_provider": pl.String(),
@@ -133,12 +134,18 @@ def fingerprint(offers: pl.DataFrame) -> str:
     return hashlib.blake2b(offers.write_ipc(None).getbuffer(), digest_size=16).hexdigest()
 
 
-def rejected(rejects: Sequence[pl.DataFrame], at: datetime, unpriced: pl.DataFrame | None = None) -> list[LakeTable]:
-    """Return one sync's rejects and offers without a price, if there are any, as rows to append."""
+def rejected(
+    lake: Lake, rejects: Sequence[pl.DataFrame], at: datetime, unpriced: pl.DataFrame | None = None
+) -> list[LakeTable]:
+    """Return the rejects and offers without a price that are not recorded yet, if there are any, as rows to append."""
     frames = [pl.DataFrame(schema=REJECTS), *rejects]
     if unpriced is not None:
         frames.append(unpriced.with_columns(payload=pl.lit("")).select(list(REJECTS)))
-    rows = rejected_plans(pl.concat(frames), uuid4().hex, at)
+    news = pl.concat(frames)
+    if news.height and lake.table_exists("raw", "rejected_plans"):
+        known = lake.read(f"select distinct {', '.join(_SAME_REJECT)} from raw.rejected_plans")
+        news = news.join(known, on=_SAME_REJECT, how="anti", nulls_equal=True, maintain_order="left")
+    rows = rejected_plans(news, uuid4().hex, at)
     return [LakeTable("raw", "rejected_plans", rows, REJECTS_COMMENT, {}, mode="append")] if rows.height else []
 
 

@@ -1,7 +1,8 @@
 """Every change of cost, price or availability of an offer, appended to `core.price_history` in the lake.
 
 The history is the difference between its own last state and what was published, so a publication whose history was
-lost (a crash in between) is caught up with by the next one, and a repeat adds nothing.
+lost (a crash in between) is caught up with by the next one, and a repeat adds nothing. A circuit that opens shows as
+soon as it moves a price; where it moves none it shows with the next change of any offer.
 """
 
 from datetime import datetime
@@ -31,7 +32,7 @@ HISTORY_NOTES = {
     "landed_micros": "landed cost in 10^-6 USD",
     "price_minor_usd": "its package's retail price in US cents while this offer is the best one; null otherwise",
     "is_available": "whether it could be bought: offered, in stock, healthy, not quarantined, not switched off",
-    "changed_at": "when the catalogue version was published",
+    "changed_at": "when it was published; for a stock count, which makes no new version, when it was read",
     "version": "the catalogue version",
 }
 _STATE = [name for name in HISTORY if name not in {"offer_id", "provider", "changed_at", "version"}]
@@ -69,7 +70,7 @@ def _last_state(lake: Lake, published: Published) -> pl.DataFrame | None:
         columns = {name: HISTORY[name] for name in ("offer_id", *_STATE, "version")}
         return pl.DataFrame(schema=columns)
     newest = lake.read("select coalesce(max(version), 0) as version from core.price_history").item()
-    if not published.is_new and newest >= published.version:
+    if not published.is_new and not published.changed_offers and newest >= published.version:
         return None
     columns_read = ", ".join(("offer_id", *_STATE, "version"))
     return lake.read(

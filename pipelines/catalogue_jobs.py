@@ -1,12 +1,16 @@
-"""When and how the catalogue is brought in: the sync every six hours, the rates daily, a republication on demand."""
+"""How and when the catalogue is brought in: the sync every six hours, the rates daily, and the republication.
+
+`pipelines.sensors.price_conditions` asks for a republication; a person may too.
+"""
 
 from typing import Any
 
 import dagster as dg
 
 from assets.catalogue import RATES_KEY, offers_key, staging_unified_offers
+from assets.catalogue_sync import what_follows
+from assets.catalogue_tables import write_tables
 from assets.packages import best_price_packages, published_catalogue
-from assets.price_history import history_rows
 from assets.publishing import republish
 from resources.lake import LakeResource
 from resources.provider_clients import ProviderClients
@@ -37,13 +41,10 @@ update_rates = dg.define_asset_job(
 @dg.op
 def publish_again(context: dg.OpExecutionContext, providers: ProviderClients, lake: LakeResource) -> None:
     """Choose and price again from the offers the store has, and append what changed to the price history."""
-    from assets.catalogue_tables import best_prices, write_tables
-
     with providers.desk(lake.lake()) as desk:
         now = desk.clock()
         done = republish(desk.engine, desk.currencies, now, run_id=context.run_id)
-        if done.is_new:
-            write_tables(desk.lake, [best_prices(done), *history_rows(desk.lake, done, now)])
+        write_tables(desk.lake, what_follows(desk.lake, done, now))
     context.add_output_metadata(
         {"version": done.version, "new_version": done.is_new, "packages_changed": done.changed_packages}
     )

@@ -9,6 +9,7 @@ from pipelines.catalogue_jobs import catalogue_jobs, catalogue_schedules
 from pipelines.order_jobs import order_jobs
 from pipelines.order_schedules import order_schedules
 from pipelines.sensors.paid_orders import order_sensors
+from pipelines.sensors.price_conditions import price_conditions_sensor
 from pipelines.warehouse_jobs import warehouse_jobs, warehouse_schedules, warehouse_sensors
 from resources.lake import LakeResource
 from resources.order_operations import OrderOperations
@@ -19,7 +20,7 @@ defs = dg.Definitions(
     asset_checks=[*catalogue_checks, *warehouse_checks],
     jobs=[*catalogue_jobs, *order_jobs, *warehouse_jobs],
     schedules=[*catalogue_schedules, *order_schedules, *warehouse_schedules],
-    sensors=[*order_sensors, *warehouse_sensors],
+    sensors=[*order_sensors, price_conditions_sensor, *warehouse_sensors],
     resources={
         "lake": LakeResource(),
         "providers": ProviderClients(),

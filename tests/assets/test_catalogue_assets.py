@@ -90,6 +90,19 @@ def test_a_held_and_a_failing_provider_show_why_and_stop_nobody(shelf: Shelf, de
     assert figures(result, "published_catalogue")["new_version"] is True
 
 
+def test_a_provider_that_stays_away_is_not_fresh_any_more(shelf: Shelf, definitions: dg.Definitions) -> None:
+    stocked(shelf)
+    run(definitions)
+    shelf.providers["esim_go"].down = ProviderUnavailable("esim_go catalogue: HTTP 503")
+    shelf.later(6)
+    assert "published_catalogue:catalogue_is_fresh" not in failed_checks(run(definitions))
+    shelf.later(8)
+    result = run(definitions)
+    (late,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "catalogue_is_fresh"]
+    assert not late.passed
+    assert late.description == "esim_go: its catalogue could not be read: esim_go catalogue: HTTP 503"
+
+
 def test_a_held_catalogue_is_taken_when_a_person_accepts_it(shelf: Shelf, definitions: dg.Definitions) -> None:
     stocked(shelf)
     run(definitions)
@@ -161,11 +174,10 @@ def test_every_asset_has_owner_group_kinds_description_and_schema() -> None:
         "published_catalogue",
     }
     for spec in specs:
-        assert (list(spec.owners), spec.group_name, spec.freshness_policy is not None) == (
-            ["team:catalogue"],
-            "catalogue",
-            True,
-        )
+        assert (list(spec.owners), spec.group_name) == (["team:catalogue"], "catalogue")
+        # A held provider's asset is materialised too: its freshness is the check's to judge.
+        raw = spec.key.path[0] == "raw" and spec.key.path[-1] != "reference_rates"
+        assert (spec.freshness_policy is None) is raw
         assert spec.kinds
         assert spec.description
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from assets.catalogue_sync import SyncReport, sync_catalogue
+from assets.catalogue_tables import LakeTable, write_tables
 from assets.publishing import republish
 from esim.catalogue import RejectedPlan
 from esim.errors import CatalogueHeld, NotFound, ProviderUnavailable
@@ -372,6 +373,48 @@ def test_history_lost_in_a_crash_is_caught_up_with(shelf: Shelf, lake: Lake) -> 
     lake.transact(lambda connection: connection.execute("delete from core.price_history").fetchall())
     sync_catalogue(shelf.desk, providers=["airalo"])
     assert history(lake, "airalo:1") == [(1, 4_500_000, 699, True, True)]
+
+
+def test_an_offer_that_runs_out_without_moving_a_price_is_kept_as_history(shelf: Shelf, lake: Lake) -> None:
+    shelf.now = datetime.now(UTC)  # the time of a version is the database's
+    shelf.providers["esim_go"].offers = [offer("esim_go", "4.0")]
+    for stock in (7, 0, 7):
+        shelf.providers["airalo"].offers = [offer("airalo", "4.5", stock=stock)]
+        assert sync_catalogue(shelf.desk, providers=["airalo", "esim_go"]).published.version == 1
+        shelf.later()
+    kept = lake.read("select is_available from core.price_history where offer_id = 'airalo:1' order by changed_at")
+    assert kept.get_column("is_available").to_list() == [True, False, True]
+    assert lake.read("select eligible_count from marts.best_price_packages").item() == 2
+
+
+def test_marts_lost_in_a_crash_are_caught_up_with(shelf: Shelf, lake: Lake) -> None:
+    """A sync that ends right after publishing has written neither history nor best prices."""
+    shelf.providers["airalo"].offers = [offer("airalo", "4.5")]
+    sync_catalogue(shelf.desk, providers=["airalo"])
+    stale = lake.read("from marts.best_price_packages").with_columns(best_landed_micros=pl.lit(1, dtype=pl.Int64))
+    unified = lake.read("from staging.unified_offers").with_columns(landed_micros=pl.lit(1, dtype=pl.Int64))
+
+    write_tables(
+        lake,
+        [
+            LakeTable("marts", "best_price_packages", stale, "", {}),
+            LakeTable("staging", "unified_offers", unified, "", {}),
+        ],
+    )
+    lake.transact(lambda connection: connection.execute("delete from core.price_history").fetchall())
+    sync_catalogue(shelf.desk, providers=["airalo"])
+    assert lake.read("select best_landed_micros from marts.best_price_packages").item() == 4_500_000
+    assert lake.read("select landed_micros from staging.unified_offers").item() == 4_500_000
+
+
+def test_a_reject_is_kept_once_per_reason(shelf: Shelf, lake: Lake) -> None:
+    shelf.providers["airalo"].offers = [offer("airalo", "4.5"), offer("airalo", Cost.parse("5", "CHF"), number="2")]
+    for reason in ("no size", "no size", "no term"):
+        shelf.providers["airalo"].rejected = [RejectedPlan("airalo", "odd", reason, "{}")]
+        sync_catalogue(shelf.desk, providers=["airalo"])
+        shelf.later()
+    kept = lake.read("select provider_package_id, reason from raw.rejected_plans order by synced_at, reason").rows()
+    assert kept == [("2", "no reference rate for its cost in CHF"), ("odd", "no size"), ("odd", "no term")]
 
 
 def test_quotes_in_other_currencies_land_at_the_days_rate(shelf: Shelf, engine: Engine) -> None:
