@@ -1,15 +1,21 @@
 """When the warehouse refreshes: on changes, on new models, after a failure; never twice at a time."""
 
+import logging
+import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._daemon.monitoring.run_monitoring import check_run_timeout
 from sqlalchemy import Engine
 
 from assets.warehouse import warehouse_assets
+from pipelines.last_run import LastRun
+from pipelines.provisioning import MAX_RUNTIME
 from pipelines.warehouse_jobs import (
-    LastRefresh,
     changed_orders_sensor,
     decide,
     models_version,
@@ -22,23 +28,29 @@ from resources.lake import LakeResource
 from tests.resources.db.shop import paid_order
 from tests.resources.warehouse.sales import small_shop
 
-DONE = LastRefresh(active=False, succeeded=True, models="v1", seconds_ago=10)
+ROOT = Path(__file__).resolve().parents[2]
+TAGS = {"numnaroad/models": "v1"}
+DONE = LastRun(active=False, succeeded=True, tags=TAGS, seconds_ago=10)
 
 
 @pytest.mark.parametrize(
-    ("changed", "last", "reason"),
+    ("last", "reason"),
     [
-        ([], DONE, "0 tables have changed rows"),
-        (["orders"], LastRefresh(True, False, "v1", 1), "a refresh is running; 1 tables"),
-        (["orders"], LastRefresh(False, False, "v1", 10), "failed 10 s ago; next try after 300 s"),
+        (DONE, ""),
+        (LastRun(True, False, TAGS, 1), "a run is going; it was last heard of 1 s ago"),
+        (LastRun(False, False, TAGS, 10), "failed 10 s ago; next try after 300 s"),
+        (LastRun(False, False, TAGS, 400), ""),
     ],
 )
-def test_no_refresh_without_need_and_the_reason_has_a_number(
-    changed: list[str], last: LastRefresh, reason: str
-) -> None:
-    skipped = decide(changed, last, "v1")
+def test_a_run_that_is_going_or_failed_just_now_is_waited_for(last: LastRun, reason: str) -> None:
+    assert reason in last.wait
+    assert bool(last.wait) is bool(reason)
+
+
+def test_no_refresh_without_need() -> None:
+    skipped = decide([], DONE, "v1")
     assert isinstance(skipped, dg.SkipReason)
-    assert reason in (skipped.skip_message or "")
+    assert skipped.skip_message == "0 tables have changed rows"
 
 
 @pytest.mark.parametrize(
@@ -46,11 +58,11 @@ def test_no_refresh_without_need_and_the_reason_has_a_number(
     [
         (["orders"], DONE),
         ([], None),
-        ([], LastRefresh(False, True, "v0", 10)),
-        ([], LastRefresh(False, False, "v1", 400)),
+        ([], LastRun(False, True, {"numnaroad/models": "v0"}, 10)),
+        ([], LastRun(False, False, TAGS, 400)),
     ],
 )
-def test_changes_new_models_and_old_failures_start_a_refresh(changed: list[str], last: LastRefresh | None) -> None:
+def test_changes_new_models_and_old_failures_start_a_refresh(changed: list[str], last: LastRun | None) -> None:
     assert isinstance(decide(changed, last, "v1"), dg.RunRequest)
 
 
@@ -97,3 +109,27 @@ def test_orders_show_in_the_marts_after_one_tick(engine: Engine, resource: LakeR
         keeper = definitions.resolve_job_def("maintain_lake")
         assert keeper.execute_in_process(instance=instance).success
     assert resource.lake().read("select orders from marts.margins_by_day").item() == 2
+
+
+def test_a_killed_run_holds_the_warehouse_up_for_half_an_hour_and_no_longer(
+    databases: Databases, resource: LakeResource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher of `dagster.yaml` cannot see that a run's process is gone; run monitoring ends it by its age."""
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", databases.dagster_sqlalchemy)
+    shutil.copy(ROOT / "deploy" / "dagster.yaml", tmp_path / "dagster.yaml")
+    job = dg.Definitions(assets=warehouse_assets, jobs=warehouse_jobs, resources={"lake": resource}).resolve_job_def(
+        "refresh_warehouse"
+    )
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        killed = instance.create_run_for_job(job)
+        for status, minutes in ((DagsterEventType.RUN_STARTING, 32), (DagsterEventType.RUN_START, 31)):
+            event = DagsterEvent(status.value, job.name, message="")
+            at = datetime.now(UTC) - timedelta(minutes=minutes)
+            instance.run_storage.handle_run_event(killed.run_id, event, at)
+        context = dg.build_sensor_context(instance=instance, resources={"lake": resource})
+        assert "a run is going" in str(changed_orders_sensor(context))
+        (record,) = instance.get_run_records()
+        limit = float(instance.run_monitoring_max_runtime_seconds)
+        check_run_timeout(instance, record, logging.getLogger(), limit)
+        assert "the last run failed 0 s ago" in str(changed_orders_sensor(context))
+    assert str(limit).removesuffix(".0") == MAX_RUNTIME["dagster/max_runtime"]
