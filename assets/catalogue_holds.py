@@ -64,8 +64,8 @@ def judge(
     """Compare a fresh catalogue with the last good one (None at the first sync) and with what others ask.
 
     `peers` is the median landed cost per package at other providers (`package_id`, `peer` in micro-USD). `accept` is a
-    person's word that the moves are right: nothing is held or quarantined for having moved; what cannot be sold still
-    stays out.
+    person's word that the figures are right: nothing is held or quarantined, unless there is nothing to sell; plans
+    that cannot be sold still stay out.
     """
     if fresh.is_empty():
         findings = unread(f"none of {rejected} plans can be sold")
@@ -73,12 +73,15 @@ def judge(
     trusted = None if last_good is None or last_good.is_empty() else last_good
     moves = _moves(fresh, trusted, rates)
     jumps = _jumps(moves).clear() if accept else _jumps(moves)
-    judged = [_units(fresh, rejected, peers, rates)]
-    if trusted is not None and not accept:
-        judged += [_shrinkage(fresh, trusted), _median(fresh, trusted, moves, rates)]
+    if accept:
+        judged = [Finding(check, True, "accepted by a person") for check in ("units", "shrinkage", "median_cost")]
+    elif trusted is None:
+        first = "the first catalogue: nothing to compare with"
+        judged = [_units(fresh, rejected, peers, rates)]
+        judged += [Finding("shrinkage", True, first), Finding("median_cost", True, first)]
     else:
-        why = "accepted by a person" if accept else "the first catalogue: nothing to compare with"
-        judged += [Finding("shrinkage", True, why), Finding("median_cost", True, why)]
+        judged = [_units(fresh, rejected, peers, rates), _shrinkage(fresh, trusted)]
+        judged.append(_median(fresh, trusted, moves, rates))
     judged.append(Finding("cost_jumps", jumps.is_empty(), f"{jumps.height} offers quarantined", blocking=False))
     return Judgement(_with_quarantine(fresh, jumps), tuple(judged), moves)
 

@@ -112,6 +112,14 @@ def test_a_person_can_accept_what_was_held_and_quarantined() -> None:
     assert (accepted.held_reason, quarantined(accepted)) == ("", {})
 
 
+def test_a_person_can_accept_other_units_too_but_not_an_empty_catalogue() -> None:
+    many = judge(offers_frame(plans("airalo", 40)), 60, None, NO_PEERS, RATES, accept=True)
+    assert many.held_reason == ""
+    assert {finding.text for finding in many.findings[:3]} == {"accepted by a person"}
+    empty = judge(offers_frame([]), 7, None, NO_PEERS, RATES, accept=True)
+    assert empty.held_reason == "none of 7 plans can be sold"
+
+
 def destination(costs: dict[str, str], country: str = "VU") -> list[ProviderOffer]:
     rest = plans("esim_go", 40)
     return rest + [offer("esim_go", cost, number=n, coverage=Coverage((country,))) for n, cost in costs.items()]
