@@ -5,6 +5,7 @@ reject with its reason; nothing is dropped in silence. Amounts are integer micro
 """
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
@@ -18,6 +19,7 @@ from esim.geography import Destination, destination_of
 
 MAX_PAYLOAD = 500
 _SEPARATOR = "\x1f"
+_UNSTORABLE = re.compile("[\x00\x1e\x1f\ud800-\udfff]")  # what separates values on their way, and lone surrogates
 _LISTS = ("coverage", "unmapped", "networks")
 _INT32 = 2_147_483_647
 _MAX_AMOUNT = 9_000_000_000_000  # in micro-units it still fits 64 bits
@@ -225,14 +227,8 @@ def _hints(hints: tuple[tuple[str, str], ...]) -> str:
 def _check_storable(offer: ProviderOffer) -> None:
     """Refuse what no table can hold: texts that are no UTF-8, numbers beyond their column."""
     hints = (text for hint in offer.order_hints.items() for text in hint) if offer.order_hints else ()
-    text = "\n".join((offer.name, offer.provider_package_id, offer.raw_data, *offer.networks, *hints))
-    if any(mark in text for mark in ("\x00", "\x1e", _SEPARATOR)):
-        raise InvalidOffer("a text holds a control character (NUL, record or unit separator)")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InvalidOffer("a text is not valid Unicode") from None
+    if _UNSTORABLE.search("\n".join((offer.name, offer.provider_package_id, offer.raw_data, *offer.networks, *hints))):
+        raise InvalidOffer("a text holds a control character (NUL, record or unit separator) or is not valid Unicode")
     for number in (offer.daily_mb, offer.throttle_kbps, offer.voice_minutes, offer.sms, offer.stock):
         if number is not None and not 0 <= number <= _INT32:
             raise InvalidOffer("a daily allowance, speed, voice, SMS or stock figure is negative or absurdly high")
