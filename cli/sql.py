@@ -42,12 +42,27 @@ def sql(
         if query is None:
             _shell(reader, make_console(), limit)
         elif csv:
-            sys.stdout.write(reader.run(query).write_csv())
+            sys.stdout.write(_flat(reader.run(query)).write_csv())
         elif json:
             rows = reader.run(query).to_dicts()
             sys.stdout.write(json_text.dumps(rows, indent=2, default=str, ensure_ascii=False) + "\n")
         else:
             _show(reader.run(query), make_console(), limit)
+
+
+def _flat(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Return rows as CSV can hold them: lists joined by semicolons, records as JSON."""
+    import polars as pl
+
+    def text(value: object) -> str | None:
+        if isinstance(value, list):
+            return ";".join(text(each) or "" for each in value)
+        if isinstance(value, dict):
+            return json_text.dumps(value, default=str, ensure_ascii=False)
+        return None if value is None else str(value)
+
+    nested = [name for name, kind in rows.schema.items() if kind.is_nested()]
+    return rows.with_columns(pl.Series(name, [text(v) for v in rows[name].to_list()], pl.String) for name in nested)
 
 
 def _shell(reader: "Reader", console: Console, limit: int) -> None:

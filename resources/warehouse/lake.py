@@ -50,7 +50,7 @@ class Lake:
         self._url = catalogue_url
         remote = "://" in str(data_path)
         self.data_path = str(data_path).rstrip("/") + "/" if remote else f"{Path(data_path).absolute()}/"
-        self._instances: dict[tuple[int, bool], Connection] = {}
+        self._instances: dict[tuple[int, bool, bool], Connection] = {}
         self._lock = threading.Lock()
         self._writers: dict[int, threading.RLock] = {}
 
@@ -64,13 +64,15 @@ class Lake:
         self.close()
 
     @contextmanager
-    def connect(self, *, read_only: bool = False) -> Iterator[Connection]:
+    def connect(self, *, read_only: bool = False, sealed: bool = False) -> Iterator[Connection]:
         """Give a connection whose current database is the lake, with its schemas in place.
+
+        One that is `sealed` is read-only, reaches no files but the lake's own and loads nothing, and stays so.
 
         Raises:
             LakeUnavailable: the catalogue or the files cannot be reached; the message says what to do.
         """
-        connection = self._instance(read_only).cursor()
+        connection = self._instance(read_only or sealed, sealed).cursor()
         try:
             connection.execute(f"use {NAME}")
             yield connection
@@ -192,13 +194,20 @@ class Lake:
         with self._lock:
             return self._writers.setdefault(os.getpid(), threading.RLock())
 
-    def _instance(self, read_only: bool) -> Connection:
+    def _instance(self, read_only: bool, sealed: bool) -> Connection:
         # A forked child must not touch its parent's instance: DuckDB's threads do not survive a fork.
-        key = (os.getpid(), read_only)
+        key = (os.getpid(), read_only, sealed)
         with self._lock:
             if key not in self._instances:
                 self._instances[key] = self._open(read_only)
+                if sealed:
+                    self._seal(self._instances[key])
             return self._instances[key]
+
+    def _seal(self, instance: Connection) -> None:
+        instance.execute(f"set allowed_directories = ['{quoted(self.data_path)}']")
+        instance.execute("set enable_external_access = false")
+        instance.execute("set lock_configuration = true")
 
     def _open(self, read_only: bool) -> Connection:
         instance = self._bare_instance()

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 import typer
@@ -70,6 +72,39 @@ def test_what_is_not_one_reading_statement_is_refused(shop: Lake, query: str, me
     with pytest.raises(InvalidInput, match=message):
         ask(query)
     assert shop.read("select count(*) from marts.margins").item() == 2
+
+
+@pytest.mark.usefixtures("shop")
+def test_what_reads_is_answered() -> None:
+    for query in (
+        "explain select * from marts.margins",
+        "explain analyze (select 1)",
+        "explain (format json) select 1",
+        "describe marts.margins",
+        "summarize marts.margins",
+        "show all tables",
+        "from marts.margins at (timestamp => now())",
+        "select * from lake.snapshots(), range(3), duckdb_tables()",
+    ):
+        assert ask(query, "--csv"), query
+
+
+def test_a_sealed_connection_reaches_nothing_but_the_lake_and_stays_so(shop: Lake, tmp_path: Path) -> None:
+    with shop.connect(sealed=True) as connection:
+        assert connection.execute("select count(*) from marts.margins").fetchone() == (2,)
+        for statement in (f"copy (select 1) to '{tmp_path / 'out.csv'}'", "from read_text('/etc/hostname')"):
+            with pytest.raises(duckdb.PermissionException):
+                connection.execute(statement)
+        with pytest.raises(duckdb.InvalidInputException, match="locked"):
+            connection.execute("set enable_external_access = true")
+
+
+def test_lists_are_joined_in_csv(shop: Lake) -> None:
+    query = "select place, ['a', 'b'] as names, [1, null] as n, {'x': 1} as s, null::int[] as none from marts.margins"
+    assert ask(f"{query} where place = 'JP'", "--csv").splitlines() == [
+        "place,names,n,s,none",
+        'JP,a;b,1;,"{""x"": 1}",',
+    ]
 
 
 @pytest.mark.usefixtures("shop")
