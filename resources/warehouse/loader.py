@@ -39,6 +39,11 @@ class _Position:
     store: str
     snapshot: str
 
+    @property
+    def xmax(self) -> int:
+        """The first transaction id the snapshot knows nothing of; it only ever grows."""
+        return int(self.snapshot.split(":")[1])
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -106,9 +111,14 @@ def _cursors(lake: duckdb.DuckDBPyConnection) -> dict[str, _Position]:
 
 
 def _since(cursors: Mapping[str, _Position], copy: CopiedTable, here: _Position) -> str | None:
-    """Return the snapshot that was loaded; None, everything is to be loaded, when it was of another database."""
+    """Return the snapshot that was loaded; None, everything is to be loaded, when it was of another database.
+
+    A snapshot from the future is of another one too: the database was put back to an earlier state.
+    """
     cursor = cursors.get(copy.name)
-    return cursor.snapshot if cursor is not None and cursor.store == here.store else None
+    if cursor is None or cursor.store != here.store or cursor.xmax > here.xmax:
+        return None
+    return cursor.snapshot
 
 
 def _has_changes(postgres: Connection, copy: CopiedTable, since: str | None) -> bool:

@@ -166,6 +166,19 @@ def test_another_database_is_loaded_from_the_start(engine: Engine, lake: Lake) -
     same_rows(engine, lake)
 
 
+def test_a_database_that_was_put_back_is_loaded_from_the_start(engine: Engine, lake: Lake) -> None:
+    """After a restore the ids of rows that were never loaded lie below the cursor."""
+    small_shop(engine)
+    load_changes(engine, lake)
+    with lake.connect() as connection:
+        connection.execute("update raw.load_cursors set snapshot = '9000000000:9000000000:'")
+        connection.execute("insert into raw.orders (order_id) values ('undone by the restore')")
+    assert tables_with_changes(engine, lake) == [copy.name for copy in COPIES]
+    load_changes(engine, lake)
+    same_rows(engine, lake)
+    assert tables_with_changes(engine, lake) == []
+
+
 def test_loaders_at_the_same_time_load_once(engine: Engine, lake: Lake, databases: Databases, tmp_path: Path) -> None:
     small_shop(engine)
     arguments = (databases.operational, databases.lake, str(tmp_path / "lake"))
