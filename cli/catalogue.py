@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
@@ -67,7 +68,11 @@ def _print_report(console: Console, report: "SyncReport") -> None:
     for each in report.received:
         got = each.download
         state = (
-            f"[red]held: {each.held_reason}[/red]" if each.held_reason else "changed" if each.changed else "as before"
+            f"[red]held: {escape(each.held_reason)}[/red]"
+            if each.held_reason
+            else "changed"
+            if each.changed
+            else "as before"
         )
         counts = (got.offers.height, got.rejects.height, each.quarantined)
         table.add_row(each.provider, *map(str, counts), f"{got.seconds:.1f}", state)
@@ -82,13 +87,13 @@ def packages(
     explain: Annotated[bool, typer.Option(help="Show every candidate offer of each package")] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows shown")] = _SHOWN,
 ) -> None:
-    """Show what is on sale, cheapest first; with --explain, why it costs that."""
-    from resources.db.catalogue_report import candidates_of, packages_on_sale
+    """Show what is on sale, cheapest first; with --explain, why it costs that, and what is not on sale and why."""
+    from resources.db.catalogue_report import candidates_of, listed_packages
     from resources.db.databases import databases, make_engine
 
     engine = make_engine(databases(load_settings()).operational, pool_size=1)
     with engine.connect() as connection:
-        rows = packages_on_sale(connection, destination, limit)
+        rows = listed_packages(connection, destination, limit, off_sale=explain)
         candidates = candidates_of(connection, [row["package_id"] for row in rows]) if explain else {}
     if not rows:
         where = f" for {destination}" if destination else ""
@@ -106,9 +111,10 @@ def packages(
         header_style="bold",
     )
     for row in rows:
-        table.add_row(*_package_cells(row), row["best_offer_id"].partition(":")[0])
+        best = row["best_offer_id"].partition(":")[0] if row["on_sale"] else "not on sale"
+        table.add_row(*map(escape, _package_cells(row)), best)
         for offer in candidates.get(row["package_id"], ()):
-            table.add_row(*_offer_cells(offer), style="dim")
+            table.add_row(*map(escape, _offer_cells(offer, row)), style="dim")
     console.print(table)
 
 
@@ -126,21 +132,36 @@ def _package_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _offer_cells(offer: Mapping[str, Any]) -> tuple[str, ...]:
-    state = "best price" if offer["is_best_price"] else _why_not(offer)
+def _offer_cells(offer: Mapping[str, Any], package: Mapping[str, Any]) -> tuple[str, ...]:
+    state = "best price" if offer["is_best_price"] else ""
+    if reason := _why_not(offer):
+        state = f"{state}, but now: {reason}" if state else reason
+    elif not state:
+        state = _beaten(offer, package)
     return (f"  {offer['provider_package_id']}", "", "", "", "", _usd(offer["landed_micros"]), offer["provider"], state)
 
 
 def _why_not(offer: Mapping[str, Any]) -> str:
+    """Return why an offer may not be the best now; empty when it may."""
     if not offer["on_offer"]:
         return "withdrawn"
     if offer["excluded_reason"]:
         return str(offer["excluded_reason"])
-    if offer["stock"] == 0:
+    if not offer["provider_enabled"]:
+        return "the provider is switched off"
+    if offer["provider_resting"]:
+        return "the provider rests after failures"
+    if offer["stock"] is not None and offer["stock"] <= 0:
         return "out of stock"
     if not offer["auto_mode"] and not offer["is_enabled"]:
         return "switched off by a person"
-    return "dearer"
+    return ""
+
+
+def _beaten(offer: Mapping[str, Any], package: Mapping[str, Any]) -> str:
+    if not package["on_sale"] or offer["landed_micros"] < package["best_landed_micros"]:
+        return "joins at the next publication"
+    return "dearer" if offer["landed_micros"] > package["best_landed_micros"] else "as dear, with less priority"
 
 
 def _usd(micros: int) -> str:
