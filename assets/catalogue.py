@@ -139,13 +139,13 @@ def staging_unified_offers(providers: ProviderClients, lake: LakeResource) -> dg
 def reference_rates(
     context: dg.AssetExecutionContext, providers: ProviderClients, lake: LakeResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # dagster leaves it unbound
-    """Fetch today's rates; one that moved by over 25 % is not believed and yesterday's stays."""
+    """Fetch today's rates; one that moved by over 25 % (and 5 a day since) is not believed, and the last one stays."""
     with providers.desk(lake.lake()) as desk:
         update = update_rates(desk.engine, desk.rates)
-        rows = lake_rows(update.rates)
+        rows = lake_rows(update.quoted)
         desk.lake.merge("raw", "reference_rates", rows, ["currency", "quoted_on"])
     if update.refused:
-        context.log.error(f"rates that moved by over 25 % were not believed: {', '.join(update.refused)}")
+        context.log.error(f"rates that moved too far were not believed: {', '.join(update.refused)}")
     figures: Metadata = {
         "dagster/row_count": rows.height,
         "quoted_on": update.rates.quoted_on,

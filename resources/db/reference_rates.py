@@ -1,5 +1,6 @@
 """Daily reference rates in the operational store: micro-USD per unit of currency, one row per currency and day."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -12,10 +13,10 @@ from resources.db.tables import reference_rates
 
 @dataclass(frozen=True, slots=True)
 class RatesState:
-    """The newest rates and when they were fetched (None when there are none)."""
+    """The newest rates, the day each is of, and when they were fetched (None when there are none)."""
 
     rates: Rates
-    quoted_on: date | None
+    days: Mapping[str, date]
     fetched_at: datetime | None
 
 
@@ -25,10 +26,10 @@ def newest_rates(conn: Connection) -> RatesState:
     query = select(t).ext(distinct_on(t.c.currency)).order_by(t.c.currency, t.c.quoted_on.desc())
     rows = conn.execute(query).all()
     if not rows:
-        return RatesState(Rates({}), None, None)
-    newest: date = max(row.quoted_on for row in rows)
-    rates = Rates({row.currency: int(row.usd_micros) for row in rows}, newest.isoformat())
-    return RatesState(rates, newest, conn.scalar(select(func.max(t.c.fetched_at))))
+        return RatesState(Rates({}), {}, None)
+    days = {row.currency: row.quoted_on for row in rows}
+    rates = Rates({row.currency: int(row.usd_micros) for row in rows}, max(days.values()).isoformat())
+    return RatesState(rates, days, conn.scalar(select(func.max(t.c.fetched_at))))
 
 
 def save_rates(conn: Connection, rates: Rates) -> int:

@@ -144,10 +144,11 @@ def test_rates_are_an_asset_that_does_not_believe_a_jump(shelf: Shelf, definitio
     result = run(definitions, "update_rates")
     assert result.success
     seen = figures(result, "raw", "reference_rates")
-    assert (seen["quoted_on"], seen["not_believed"]) == ("2026-03-03", "EUR, GBP, JPY") or seen[
-        "not_believed"
-    ] != "none"
-    assert lake.read("select count(*) from raw.reference_rates").item() >= 3
+    assert (seen["quoted_on"], seen["not_believed"]) == ("2026-03-02", "EUR, GBP, JPY")
+    shelf.desk = replace(shelf.desk, rates=rates_source("2026-03-04", usd="1.2"))
+    assert run(definitions, "update_rates").success
+    days = lake.read("select quoted_on::varchar, count(*) from raw.reference_rates group by 1 order by 1").rows()
+    assert days == [("2026-03-02", 3), ("2026-03-04", 3)]
 
 
 def test_unreachable_rates_fail_their_asset_readably(shelf: Shelf, definitions: dg.Definitions) -> None:
