@@ -16,17 +16,19 @@ from assets.best_price import UNIFIED
 from assets.catalogue_figures import Metadata, received_figures, table_schema, unified_figures
 from assets.catalogue_holds import CHECKS
 from assets.catalogue_sync import Received, raw_tables, receive, unify_good
-from assets.catalogue_tables import RAW_COMMENT, UNIFIED_COMMENT, UNIFIED_NOTES, rejected, unified_offers, write_tables
+from assets.catalogue_tables import RAW_COMMENT, UNIFIED_COMMENT, UNIFIED_NOTES, rejected, unified_offers
 from assets.offer_frames import COLUMN_NOTES, JUDGED
 from assets.reference_rates import ensure_rates, lake_rows, update_rates
 from resources.lake import LakeResource
 from resources.provider_clients import ProviderClients
 from resources.providers.registry import FACTORIES
+from resources.warehouse.writes import LakeTable, write_tables
 
 GROUP = "catalogue"
 OWNERS = ["team:catalogue"]
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=13), warn_window=timedelta(hours=7))
 DAILY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=5), warn_window=timedelta(days=2))
+RATES_COMMENT = "One row per currency and day: the European Central Bank's reference rates in micro-USD per unit."
 RATES_KEY = dg.AssetKey(["raw", "reference_rates"])
 Events = Iterator[dg.MaterializeResult | dg.AssetCheckResult]  # type: ignore[type-arg]  # dagster leaves it unbound
 
@@ -133,7 +135,7 @@ def staging_unified_offers(providers: ProviderClients, lake: LakeResource) -> dg
     owners=OWNERS,
     kinds={"python", "postgres", "ducklake"},
     freshness_policy=DAILY,
-    description="One row per currency and day: the European Central Bank's reference rates in micro-USD per unit.",
+    description=RATES_COMMENT,
     metadata={"dagster/table_name": "lake.raw.reference_rates"},
 )
 def reference_rates(
@@ -143,7 +145,8 @@ def reference_rates(
     with providers.desk(lake.lake()) as desk:
         update = update_rates(desk.engine, desk.rates)
         rows = lake_rows(update.quoted)
-        desk.lake.merge("raw", "reference_rates", rows, ["currency", "quoted_on"])
+        key = ("currency", "quoted_on")
+        write_tables(desk.lake, [LakeTable("raw", "reference_rates", rows, RATES_COMMENT, mode="merge", key=key)])
     if update.refused:
         context.log.error(f"rates that moved too far were not believed: {', '.join(update.refused)}")
     figures: Metadata = {

@@ -18,7 +18,6 @@ from assets.best_price import PriceContext, unify
 from assets.catalogue_holds import Finding, judge, unchanged, unread
 from assets.catalogue_tables import (
     CatalogueState,
-    LakeTable,
     best_prices,
     catalogue_states,
     fingerprint,
@@ -26,7 +25,6 @@ from assets.catalogue_tables import (
     read_states,
     rejected,
     unified_offers,
-    write_tables,
 )
 from assets.downloads import Download, Progress, bulk_parsing, download, last_good
 from assets.price_history import history_rows
@@ -38,6 +36,7 @@ from resources.catalogue_desk import CatalogueDesk
 from resources.db import catalogue_store as store
 from resources.db.notices import tell_operations
 from resources.warehouse.lake import Lake
+from resources.warehouse.writes import LakeTable, write_tables
 
 LOW_STOCK = 10
 _LISTED = 10

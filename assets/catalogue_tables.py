@@ -1,14 +1,12 @@
 """The catalogue's tables in the lake: what is written where, with the notes analysts read."""
-# ruff: noqa: S608 - only names checked by table_name() are put into statements
+# ruff: noqa: S608 - only column names of this module are put into statements
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 from uuid import uuid4
 
-import duckdb
 import polars as pl
 
 from assets.best_price import PACKAGES, UNIFIED
@@ -16,7 +14,7 @@ from assets.offer_frames import COLUMN_NOTES, REJECTS, rejected_plans
 from assets.published_frames import as_listed
 from assets.publishing import PricedCatalogue
 from resources.warehouse.lake import Lake
-from resources.warehouse.tables import check_frame, merge_rows, set_comments, table_exists, table_name
+from resources.warehouse.writes import LakeTable
 
 RAW_COMMENT = "One row per plan of {slug}'s last good catalogue, normalised."
 STATES_COMMENT = "One row per provider: the digest of its last good catalogue as it was downloaded."
@@ -59,55 +57,6 @@ class CatalogueState:
     quarantined: int
 
 
-@dataclass(frozen=True, slots=True)
-class LakeTable:
-    """Rows to write to one table of the lake."""
-
-    schema: str
-    table: str
-    rows: pl.DataFrame
-    comment: str
-    notes: Mapping[str, str]
-    mode: Literal["replace", "append", "merge"] = "replace"
-    key: str = ""
-
-
-def write_tables(lake: Lake, tables: Sequence[LakeTable]) -> None:
-    """Write all tables in one transaction: readers see all of them change at once.
-
-    Raises:
-        InvalidInput: a bad name, or a float in a money column.
-        LakeConflict: other writers kept a table busy; nothing was written.
-    """
-    names = [table_name(each.schema, each.table) for each in tables]
-    for name, each in zip(names, tables, strict=True):
-        check_frame(name, each.rows)
-
-    def work(connection: duckdb.DuckDBPyConnection) -> None:
-        for name, each in zip(names, tables, strict=True):
-            new = each.mode == "replace" or not table_exists(connection, each.schema, each.table)
-            if each.mode == "merge":
-                merge_rows(connection, each.schema, each.table, each.rows, each.key)
-            else:
-                _put(connection, name, each)
-            if new:
-                # DuckLake 1.5 answers a comment on a missing column with a fatal error that ends the instance.
-                notes = {column: text for column, text in each.notes.items() if column in each.rows.columns}
-                set_comments(connection, name, each.comment, notes)
-
-    if tables:
-        lake.transact(work)
-
-
-def _put(connection: duckdb.DuckDBPyConnection, name: str, each: LakeTable) -> None:
-    connection.register("incoming", each.rows)
-    if each.mode == "replace":
-        connection.execute(f"create or replace table {name} as select * from incoming")
-    else:
-        connection.execute(f"create table if not exists {name} as select * from incoming limit 0")
-        connection.execute(f"insert into {name} by name select * from incoming")
-
-
 def raw_offers(slug: str, offers: pl.DataFrame) -> LakeTable:
     """Return a provider's last good catalogue as its table."""
     return LakeTable("raw", f"{slug}_offers", offers, RAW_COMMENT.format(slug=slug), COLUMN_NOTES)
@@ -118,7 +67,7 @@ def catalogue_states(states: Mapping[str, CatalogueState]) -> LakeTable:
     rows = [(slug, state.fingerprint, state.quarantined) for slug, state in sorted(states.items())]
     schema = {"provider": pl.String, "fingerprint": pl.String, "quarantined": pl.Int64}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
-    return LakeTable("raw", "catalogue_states", frame, STATES_COMMENT, {}, mode="merge", key="provider")
+    return LakeTable("raw", "catalogue_states", frame, STATES_COMMENT, {}, mode="merge", key=("provider",))
 
 
 def read_states(lake: Lake) -> dict[str, CatalogueState]:

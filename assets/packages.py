@@ -17,11 +17,12 @@ from assets.catalogue import (
 )
 from assets.catalogue_figures import price_figures, table_schema
 from assets.catalogue_sync import tell_low_stock
-from assets.catalogue_tables import BEST_COMMENT, BEST_EXTRA, BEST_NOTES, best_prices, read_unified, write_tables
+from assets.catalogue_tables import BEST_COMMENT, BEST_EXTRA, BEST_NOTES, best_prices, read_unified
 from assets.price_history import history_rows
 from assets.publishing import price_catalogue, publish
 from resources.lake import LakeResource
 from resources.provider_clients import ProviderClients
+from resources.warehouse.writes import write_tables
 
 BEST_KEY = dg.AssetKey(["marts", "best_price_packages"])
 PUBLISHED_KEY = dg.AssetKey(["published_catalogue"])

@@ -9,9 +9,9 @@ from datetime import datetime
 
 import polars as pl
 
-from assets.catalogue_tables import LakeTable
 from assets.publishing import Published
 from resources.warehouse.lake import Lake
+from resources.warehouse.writes import LakeTable
 
 HISTORY: dict[str, pl.DataType] = {
     "offer_id": pl.String(),

@@ -25,6 +25,7 @@ from assets.published_frames import (
 )
 from esim.errors import CatalogueHeld
 from resources.db import catalogue_store as store
+from resources.db.catalogue_reader import current_version
 from resources.db.pricing_rules import rules_in_force
 from resources.db.reference_rates import newest_rates
 
@@ -175,7 +176,7 @@ def _write(
     new_packages = changed_rows(catalogue.packages, stored.packages, "package_id", _PACKAGE_CONTENT)
     stockless = [name for name in _OFFER_CONTENT if name != "stock"]
     material = new_packages.height + changed_rows(new_offers, stored.offers, "offer_id", stockless).height
-    version, published_at = store.latest_version(conn), None
+    version, published_at = current_version(conn), None
     if material:
         version, published_at = store.add_version(
             conn,

@@ -9,4 +9,3 @@ from assets.sql_models import sql_assets
 
 refreshed_assets: list[dg.AssetsDefinition] = [operational_copies, *sql_assets, analytics_file]
 warehouse_assets: list[dg.AssetsDefinition] = [*refreshed_assets, lake_maintenance]
-warehouse_checks: list[dg.AssetChecksDefinition] = []

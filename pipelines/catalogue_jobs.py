@@ -9,12 +9,12 @@ import dagster as dg
 
 from assets.catalogue import RATES_KEY, offers_key, staging_unified_offers
 from assets.catalogue_sync import what_follows
-from assets.catalogue_tables import write_tables
 from assets.packages import best_price_packages, published_catalogue
 from assets.publishing import republish
 from resources.lake import LakeResource
 from resources.provider_clients import ProviderClients
 from resources.providers.registry import FACTORIES
+from resources.warehouse.writes import write_tables
 
 _UTC = "UTC"
 _SYNCED = dg.AssetSelection.assets(

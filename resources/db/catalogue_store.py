@@ -55,7 +55,6 @@ class ProviderState:
     priority: int
     order_fee_micros: int
     circuit_open: bool
-    held_reason: str | None
 
 
 def lock_publishing(conn: Connection) -> None:
@@ -73,7 +72,6 @@ def provider_states(conn: Connection, now: datetime) -> dict[str, ProviderState]
             row.priority,
             row.order_fee_micros,
             row.open_until is not None and row.open_until > now,
-            row.held_reason,
         )
         for row in rows
     }
@@ -116,11 +114,6 @@ def add_version(
     columns = (catalogue_versions.c.version, catalogue_versions.c.published_at)
     row = conn.execute(insert(catalogue_versions).values(**values).returning(*columns)).one()
     return int(row.version), row.published_at
-
-
-def latest_version(conn: Connection) -> int:
-    """Return the newest catalogue version, 0 before the first."""
-    return int(conn.scalar(select(func.coalesce(func.max(catalogue_versions.c.version), 0))) or 0)
 
 
 def hold_provider(conn: Connection, slug: str, reason: str, now: datetime) -> None:

@@ -4,7 +4,6 @@ Any number of processes write and read at once: a write is one transaction, a re
 and never half a table. Writers that collide try again, a bounded number of times. Passwords stay out of statements
 and messages. Money is BIGINT or DECIMAL here; a float in a money column is refused.
 """
-# ruff: noqa: S608 - only names checked by table_name() are put into statements; values are bound
 
 import os
 import threading
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 import duckdb
 import polars as pl
@@ -22,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from esim.errors import NumnaRoadError
 from resources.warehouse.extensions import load_extension, quoted
-from resources.warehouse.tables import NAME, SCHEMAS, check_frame, merge_rows, set_comments, table_exists, table_name
+from resources.warehouse.tables import NAME, SCHEMAS, table_exists
 
 _ATTEMPTS = 12
 _WORK_LOCK = 0x6C616B65
@@ -105,46 +104,6 @@ class Lake:
                 else:
                     return result
         raise LakeConflict(f"gave up after {_ATTEMPTS} collisions with other writers, nothing was written: {last}")
-
-    def write(
-        self,
-        schema: str,
-        table: str,
-        frame: pl.DataFrame,
-        *,
-        mode: Literal["replace", "append"] = "replace",
-        comment: str | None = None,
-        column_comments: Mapping[str, str] | None = None,
-    ) -> int:
-        """Write `frame` as (or to the end of) a table, in one transaction; return the rows written.
-
-        Raises:
-            InvalidInput: a bad name, no columns, or a float in a money column.
-            LakeConflict: other writers kept the table busy.
-        """
-        name = table_name(schema, table)
-        check_frame(name, frame)
-
-        def work(connection: Connection) -> int:
-            connection.register("incoming", frame)
-            if mode == "replace":
-                connection.execute(f"create or replace table {name} as select * from incoming")
-            else:
-                connection.execute(f"create table if not exists {name} as select * from incoming limit 0")
-                connection.execute(f"insert into {name} by name select * from incoming")
-            set_comments(connection, name, comment, column_comments or {})
-            return frame.height
-
-        return self.transact(work)
-
-    def merge(self, schema: str, table: str, frame: pl.DataFrame, key: str | Sequence[str]) -> int:
-        """Insert the rows of `frame` whose `key` is new and overwrite the others; return the rows given.
-
-        Raises:
-            InvalidInput: a bad name, a key that is missing or not unique in `frame`, or a float in a money column.
-            LakeConflict: other writers kept the table busy.
-        """
-        return self.transact(lambda connection: merge_rows(connection, schema, table, frame, key))
 
     def read(self, sql: str, params: Sequence[object] | Mapping[str, object] = ()) -> pl.DataFrame:
         """Return the rows of a query on the last committed snapshot."""

@@ -21,6 +21,9 @@ from resources.warehouse.tables import NAME, set_comments
 FILE_NAME = "analytics.duckdb"
 _SCHEMAS = ("core", "marts")
 _TARGET = "published"
+_RECENT_DAYS = 90
+# Histories grow without end, and the file is copied whole at every refresh: the lake keeps what is older.
+_RECENT = {"core.price_history": f"where changed_at >= now() - interval '{_RECENT_DAYS} days'"}
 _ASSETS = ("cash", "provider_balance", "stock")
 _STALE_SECONDS = 3600
 
@@ -96,9 +99,10 @@ def _copy(connection: duckdb.DuckDBPyConnection, schema: str, table: str, commen
         [NAME, schema, table],
     ).fetchall()
     connection.execute(f"create schema if not exists {_TARGET}.{schema}")
-    connection.execute(f"create table {target} as select * from {source}")
+    rows = f"{source} {_RECENT.get(f'{schema}.{table}', '')}"
+    connection.execute(f"create table {target} as select * from {rows}")
     set_comments(connection, target, comment, dict(columns))
-    return _count(connection, source)
+    return _count(connection, rows)
 
 
 def _tied_margin(connection: duckdb.DuckDBPyConnection) -> int:
@@ -135,8 +139,8 @@ def _remove_stale(path: Path) -> None:
                 left.unlink()
 
 
-def _count(connection: duckdb.DuckDBPyConnection, name: str) -> int:
-    return _number(connection, f"select count(*) from {name}")
+def _count(connection: duckdb.DuckDBPyConnection, rows: str) -> int:
+    return _number(connection, f"select count(*) from {rows}")
 
 
 def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:

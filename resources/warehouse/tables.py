@@ -38,16 +38,12 @@ def table_exists(connection: duckdb.DuckDBPyConnection, schema: str, table: str)
     return found.fetchone() is not None
 
 
-def merge_rows(
-    connection: duckdb.DuckDBPyConnection, schema: str, table: str, frame: pl.DataFrame, key: str | Sequence[str]
-) -> int:
-    """Do what `Lake.merge` does, inside the caller's transaction.
+def merge_rows(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame, keys: Sequence[str]) -> None:
+    """Insert the rows of `frame` whose key is new and overwrite the others, inside the caller's transaction.
 
     Raises:
-        InvalidInput: see `Lake.merge`.
+        InvalidInput: a key that is missing, or not unique in `frame`.
     """
-    name, keys = table_name(schema, table), [key] if isinstance(key, str) else list(key)
-    check_frame(name, frame)
     if missing := [column for column in keys if column not in frame.columns]:
         raise InvalidInput(f"the rows for {name} have no key column {', '.join(missing)}", field=missing[0])
     if frame.select(keys).is_duplicated().any():
@@ -57,7 +53,6 @@ def merge_rows(
     matches = " and ".join(f'existing."{column}" = incoming."{column}"' for column in keys)
     connection.execute(f"delete from {name} as existing using incoming where {matches}")
     connection.execute(f"insert into {name} by name select * from incoming")
-    return frame.height
 
 
 def set_comments(

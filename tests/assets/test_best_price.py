@@ -45,7 +45,7 @@ def context(
     fee: int = 0,
 ) -> PriceContext:
     states = {
-        slug: ProviderState(slug, slug not in off, number, fee * number, slug in failing, None)
+        slug: ProviderState(slug, slug not in off, number, fee * number, slug in failing)
         for number, slug in enumerate(PROVIDERS, start=1)
     }
     return PriceContext(states, rules, rates, ("USD", "EUR", "JPY"))

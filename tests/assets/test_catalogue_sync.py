@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Engine, text
 
 from assets.catalogue_sync import SyncReport, sync_catalogue
-from assets.catalogue_tables import LakeTable, write_tables
 from assets.publishing import republish
 from esim.catalogue import RejectedPlan
 from esim.errors import CatalogueHeld, NotFound, ProviderUnavailable
@@ -19,6 +18,7 @@ from esim.geography import Coverage
 from esim.money import Cost
 from resources.db.databases import Databases
 from resources.warehouse.lake import Lake
+from resources.warehouse.writes import LakeTable, write_tables
 from tests.assets.catalogue_builders import SLUGS, offer, plans, rates_source
 from tests.assets.conftest import Shelf
 

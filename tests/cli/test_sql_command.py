@@ -14,6 +14,7 @@ from cli.sql import sql
 from esim.errors import InvalidInput
 from resources.settings import Settings
 from resources.warehouse.lake import Lake
+from tests.resources.warehouse.lake_rows import put
 
 app = typer.Typer()
 app.command("sql")(sql)
@@ -29,7 +30,7 @@ def shop(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
     monkeypatch.setenv("LAKE_CATALOGUE_URL", settings.lake_catalogue_url.get_secret_value())
     with Lake(settings.lake_catalogue_url.get_secret_value(), settings.lake_path) as lake:
         frame = pl.DataFrame({"place": ["JP", "[b]KR"], "margin_micros": [1, 2]})
-        lake.write("marts", "margins", frame, comment="What we earned.")
+        put(lake, "marts", "margins", frame, comment="What we earned.")
         yield lake
 
 

@@ -2,10 +2,12 @@
 
 import re
 import threading
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from resources.warehouse.models import Model, read_models
 from resources.warehouse.publish import PublishRefused, publish
 from resources.warehouse.refresh import refresh_warehouse
 from tests.resources.db.shop import paid_order
+from tests.resources.warehouse.lake_rows import put
 from tests.resources.warehouse.sales import deliver, fee, small_shop
 
 MODELS = {model.name: model for model in read_models()}
@@ -223,6 +226,19 @@ def test_the_file_carries_tables_comments_and_stays_when_refused(engine: Engine,
         publish(lake, file)
     assert file.stat().st_ino == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_the_file_has_the_recent_part_of_the_price_history(engine: Engine, lake: Lake, tmp_path: Path) -> None:
+    small_shop(engine)
+    refresh_warehouse(engine, lake, tmp_path / "analytics.duckdb")
+    now = datetime.now(UTC)
+    ages = pl.DataFrame(
+        {"offer_id": ["old", "new"], "changed_at": [now - timedelta(days=91), now - timedelta(days=89)]}
+    )
+    put(lake, "core", "price_history", ages)
+    assert publish(lake, tmp_path / "analytics.duckdb").rows["core.price_history"] == 1
+    with duckdb.connect(str(tmp_path / "analytics.duckdb"), read_only=True) as reader:
+        assert reader.execute("select offer_id from core.price_history").fetchall() == [("new",)]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

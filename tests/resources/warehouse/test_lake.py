@@ -15,6 +15,7 @@ from resources.db.embedded import with_database
 from resources.lake import LakeResource
 from resources.warehouse.extensions import wheel_file
 from resources.warehouse.lake import Lake, LakeUnavailable
+from tests.resources.warehouse.lake_rows import put
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "id": pl.Int64,
@@ -36,49 +37,49 @@ def test_extensions_come_from_wheels_of_this_duckdb() -> None:
 def test_a_comment_on_a_column_that_is_not_there_is_left_out(lake: Lake) -> None:
     comments = {"gone": "was here once", "price_minor": "in cents"}
 
-    assert lake.write("raw", "plans", rows(1), column_comments=comments) == 1
+    put(lake, "raw", "plans", rows(1), notes=comments)
 
     notes = lake.read("select comment from duckdb_columns() where table_name = 'plans' and comment is not null")
     assert notes["comment"].to_list() == ["in cents"]
 
 
 def test_replace_then_append_keeps_types_and_comments(lake: Lake) -> None:
-    assert lake.write("raw", "plans", rows(1, 2, 3), comment="plans", column_comments={"price_minor": "in cents"}) == 3
-    assert lake.write("raw", "plans", rows(4), mode="append") == 1
+    put(lake, "raw", "plans", rows(1, 2, 3), comment="plans", notes={"price_minor": "in cents"})
+    put(lake, "raw", "plans", rows(4), mode="append")
     found = lake.read("select * from raw.plans where id >= ? order by id", [3])
     assert found.schema == pl.Schema(SCHEMA)
     assert found["id"].to_list() == [3, 4]
     assert found["unit_cost"][0] == Decimal("1.234567")
     notes = lake.read("select comment from duckdb_columns() where table_name = 'plans' and column_name = 'price_minor'")
     assert notes.item() == "in cents"
-    lake.write("raw", "plans", rows(9))
+    put(lake, "raw", "plans", rows(9))
     assert lake.read("select id from raw.plans")["id"].to_list() == [9]
 
 
 def test_merge_updates_and_inserts_and_repeats_harmlessly(lake: Lake) -> None:
     for _ in range(3):
-        lake.merge("raw", "plans", rows(1, 2), "id")
-        lake.merge("raw", "plans", rows(2, 3, price=200), ["id"])
+        put(lake, "raw", "plans", rows(1, 2), mode="merge", key=("id",))
+        put(lake, "raw", "plans", rows(2, 3, price=200), mode="merge", key=("id",))
     found = lake.read("select id, price_minor from raw.plans order by id").rows()
     assert found == [(1, 100), (2, 200), (3, 200)]
 
 
 def test_what_cannot_be_written_is_refused_by_name(lake: Lake) -> None:
     with pytest.raises(InvalidInput, match=r"raw\.plans\.price_minor is money as a float"):
-        lake.write("raw", "plans", rows(1).cast({"price_minor": pl.Float64}))
+        put(lake, "raw", "plans", rows(1).cast({"price_minor": pl.Float64}))
     with pytest.raises(InvalidInput, match="no schema 'main'"):
-        lake.write("main", "plans", rows(1))
+        put(lake, "main", "plans", rows(1))
     with pytest.raises(InvalidInput, match="not a table name"):
-        lake.write("raw", "plans; drop", rows(1))
+        put(lake, "raw", "plans; drop", rows(1))
     with pytest.raises(InvalidInput, match=r"repeat a key \(id\)"):
-        lake.merge("raw", "plans", rows(1, 1), "id")
+        put(lake, "raw", "plans", rows(1, 1), mode="merge", key=("id",))
     with pytest.raises(InvalidInput, match="no key column sku"):
-        lake.merge("raw", "plans", rows(1), "sku")
+        put(lake, "raw", "plans", rows(1), mode="merge", key=("sku",))
     assert not lake.table_exists("raw", "plans")
 
 
 def test_failed_transaction_leaves_nothing_behind(lake: Lake) -> None:
-    lake.write("raw", "plans", rows(1))
+    put(lake, "raw", "plans", rows(1))
 
     def work(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("create or replace table raw.plans as select 7 as id")
@@ -90,13 +91,13 @@ def test_failed_transaction_leaves_nothing_behind(lake: Lake) -> None:
 
 
 def test_read_only_connections_refuse_writes(lake: Lake) -> None:
-    lake.write("raw", "plans", rows(1))
+    put(lake, "raw", "plans", rows(1))
     with lake.connect(read_only=True) as connection, pytest.raises(duckdb.Error, match="read-only"):
         connection.execute("delete from raw.plans")
 
 
 def test_readers_never_miss_a_table_that_is_being_replaced(lake: Lake) -> None:
-    lake.write("marts", "busy", rows(*range(50)))
+    put(lake, "marts", "busy", rows(*range(50)))
     done = threading.Event()
     seen: list[int] = []
 
@@ -108,7 +109,7 @@ def test_readers_never_miss_a_table_that_is_being_replaced(lake: Lake) -> None:
     reader.start()
     try:
         for _ in range(10):
-            lake.write("marts", "busy", rows(*range(50)))
+            put(lake, "marts", "busy", rows(*range(50)))
     finally:
         done.set()
         reader.join(30)
@@ -119,8 +120,8 @@ def test_readers_never_miss_a_table_that_is_being_replaced(lake: Lake) -> None:
 def _write_from_a_process(url: str, path: str, number: int) -> None:
     with Lake(url, path) as lake:
         for turn in range(3):
-            lake.merge("raw", "merged", rows(number, 1000, price=turn), "id")
-            lake.write("raw", "appended", rows(number * 10 + turn), mode="append")
+            put(lake, "raw", "merged", rows(number, 1000, price=turn), mode="merge", key=("id",))
+            put(lake, "raw", "appended", rows(number * 10 + turn), mode="append")
 
 
 def test_three_processes_create_and_write_the_same_lake(databases: Databases, tmp_path: Path) -> None:
@@ -147,13 +148,13 @@ def test_unreachable_or_moved_lake_says_what_to_do_and_no_password(databases: Da
     with pytest.raises(LakeUnavailable), Lake(with_database(databases.lake, "nothing_here"), tmp_path) as lake:
         lake.read("select 1")
     with Lake(databases.lake, tmp_path / "lake") as lake:
-        lake.write("raw", "plans", rows(1))
+        put(lake, "raw", "plans", rows(1))
     with Lake(databases.lake, tmp_path / "other") as moved, pytest.raises(LakeUnavailable, match="LAKE_DATA_PATH"):
         moved.read("select 1")
 
 
 def test_the_printed_attach_line_opens_the_lake(lake: Lake) -> None:
-    lake.write("raw", "plans", rows(1))
+    put(lake, "raw", "plans", rows(1))
     with duckdb.connect() as client:
         for name in ("postgres_scanner", "ducklake"):
             client.execute(f"load '{wheel_file(name)}'")
@@ -162,6 +163,6 @@ def test_the_printed_attach_line_opens_the_lake(lake: Lake) -> None:
 
 
 def test_resource_opens_the_given_lake(lake: Lake, databases: Databases, tmp_path: Path) -> None:
-    lake.write("raw", "plans", rows(5))
+    put(lake, "raw", "plans", rows(5))
     with LakeResource(catalogue_url=databases.lake, data_path=str(tmp_path / "lake")).lake() as same:
         assert same.read("select id from raw.plans").item() == 5

@@ -4,12 +4,13 @@ import polars as pl
 
 from resources.warehouse.lake import Lake
 from resources.warehouse.maintenance import maintain
+from tests.resources.warehouse.lake_rows import put
 
 
 def test_small_files_are_joined_and_old_snapshots_expire(lake: Lake) -> None:
     for turn in range(4):
-        lake.write("raw", "readings", pl.DataFrame({"reading_id": range(turn * 100, turn * 100 + 100)}), mode="append")
-    lake.write("raw", "readings", pl.DataFrame({"reading_id": [400]}), mode="append")
+        put(lake, "raw", "readings", pl.DataFrame({"reading_id": range(turn * 100, turn * 100 + 100)}), mode="append")
+    put(lake, "raw", "readings", pl.DataFrame({"reading_id": [400]}), mode="append")
     kept = maintain(lake)
     assert kept.snapshots_expired == 0
     assert kept.files == 1
