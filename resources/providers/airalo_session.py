@@ -82,7 +82,7 @@ class AiraloSession:
         if reply.status == httpx.codes.UNAUTHORIZED:
             self._tokens.discard(self._account, token)
             reply = send(self._token(patience))
-        raise_for_read(SLUG, call, reply, said(message_of(reply)))
+        raise_for_read(SLUG, call, reply, message_of)
         return mapping(reply.json(), f"{SLUG} {call}")
 
     def spend(self, call: str, path: str, body: Mapping[str, object]) -> Reply | Rejected | Unknown:

@@ -26,7 +26,7 @@ from esim.errors import (
 )
 from esim.ports import Capabilities, Limiter, RateLimit
 from esim.purchase import ErrorType, Rejected, Unknown
-from resources.providers.payload import decode
+from resources.providers.payload import decode, said
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_PURCHASE_BYTES = 1024 * 1024  # one order with its eSIM; QR pictures inside included
@@ -262,8 +262,8 @@ class Unlimited:
         return True
 
 
-def raise_for_read(slug: str, call: str, reply: Reply, message: str = "") -> None:
-    """Turn a refused read into the right error; answers below 400 pass.
+def raise_for_read(slug: str, call: str, reply: Reply, message: Callable[[Reply], object] = lambda _: "") -> None:
+    """Turn a refused read into the right error; answers below 400 pass, and `message` never reads them.
 
     Raises:
         ProviderAuthFailed: 401 or 403.
@@ -272,7 +272,7 @@ def raise_for_read(slug: str, call: str, reply: Reply, message: str = "") -> Non
     if reply.status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         raise ProviderAuthFailed(f"{slug} {call}: HTTP {reply.status}; check this provider's keys and IP allow-list")
     if reply.status >= httpx.codes.BAD_REQUEST:
-        raise ProviderRejected(f"{slug} {call}: HTTP {reply.status} {message}".rstrip())
+        raise ProviderRejected(f"{slug} {call}: HTTP {reply.status} {said(message(reply))}".rstrip())
 
 
 def token_key(slug: str, url: str, account: str) -> str:

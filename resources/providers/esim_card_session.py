@@ -88,7 +88,7 @@ class EsimCardSession:
         except MalformedReply as error:
             raise_for_read(SLUG, call, reply)
             raise MalformedReply(f"{SLUG} {call}: {error}") from error
-        raise_for_read(SLUG, call, reply, said(body.get("message")))
+        raise_for_read(SLUG, call, reply, lambda _: body.get("message"))
         if _says(body, wanted=False):
             raise ProviderRejected(f"{SLUG} {call}: {said(body.get('message'))}")
         if not _says(body, wanted=True):

@@ -13,7 +13,7 @@ from esim.purchase import EsimRef, Rejected, Unknown
 from resources.providers.base import READ, Patience, ProviderHttp, Reply, raise_for_read
 from resources.providers.esim_go_catalogue import SLUG
 from resources.providers.esim_go_orders import message_of
-from resources.providers.payload import Row, loose_text, mapping, said
+from resources.providers.payload import Row, loose_text, mapping
 from resources.settings import Endpoint
 
 CURRENCY_LIFE = timedelta(hours=1)
@@ -57,7 +57,7 @@ class EsimGoSession:
             ProviderError: no answer, refused, or not JSON.
         """
         reply = self._http.read(call, lambda: self._request("GET", path, params=params), patience=patience)
-        raise_for_read(SLUG, call, reply, said(message_of(reply)))
+        raise_for_read(SLUG, call, reply, message_of)
         return reply.json()
 
     def dry_run(self, body: Mapping[str, object], patience: Patience) -> Reply:

@@ -69,7 +69,7 @@ class MobiMatterSession:
         reply = self._http.read(
             call, lambda: self._request("GET", path, params=params), patience=patience, busy=_upstream_down
         )
-        raise_for_read(SLUG, call, reply, _message(reply))
+        raise_for_read(SLUG, call, reply, _message)
         body = _envelope(call, reply)
         if "result" in body:
             return body["result"]
