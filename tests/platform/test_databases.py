@@ -6,8 +6,10 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import polars as pl
 import psycopg
 import pytest
 from alembic import command
@@ -17,6 +19,9 @@ from resources.db.databases import Databases, databases, make_engine, plain_url
 from resources.db.embedded import with_database
 from resources.db.migrate import alembic_config, migrate
 from resources.settings import Settings
+from resources.warehouse.lake import Lake
+from resources.warehouse.query import Reader
+from resources.warehouse.writes import LakeTable, write_tables
 
 _NOBODY = 65534
 
@@ -95,6 +100,19 @@ def test_a_server_named_by_database_url_gets_three_databases_and_the_schema(serv
     assert urls.dagster.endswith("/shop_dagster")
     assert urls.lake.endswith("/shop_lake")
     assert _tables(urls.lake) == set()
+
+
+def test_the_lake_on_a_server_with_a_password_is_written_and_read_sealed(server_url: str, tmp_path: Path) -> None:
+    urls = databases(Settings(data_dir=tmp_path, database_url=with_database(server_url, "shop")))  # type: ignore[arg-type]  # str
+    migrate(urls)
+    rows = pl.DataFrame({"n": range(10_000)})
+    with Lake(urls.lake, tmp_path / "lake") as lake:
+        write_tables(lake, [LakeTable("raw", "numbers", rows)])
+        reader = Reader(lake)
+        query = "select count(*) as n from raw.numbers a join raw.numbers b using (n)"
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: reader.run(query).item(), range(24)))
+    assert answers == [10_000] * 24
 
 
 def test_the_embedded_server_gets_the_same_schema(tmp_path: Path) -> None:
