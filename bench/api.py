@@ -23,6 +23,7 @@ import httpx
 import psutil
 from sqlalchemy import Engine, insert
 
+from cli.ports import free_port
 from resources.db.databases import databases, make_engine
 from resources.db.migrate import migrate
 from resources.db.tables import catalogue_versions, packages
@@ -215,15 +216,6 @@ def wrk(server: psutil.Process, url: str, *headers: str) -> Load:
 def cpu_seconds(server: psutil.Process) -> float:
     """Return the CPU time a server and its workers have used."""
     return sum(sum(part.cpu_times()[:2]) for part in (server, *server.children(recursive=True)))
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import gc
 import json
 import os
 import resource
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from rich.table import Table
 
 from assets.catalogue_sync import sync_catalogue
 from bench.best_price import Race, race
+from cli.ports import free_port
 from cli.run import wait_for
 from esim.fakes import MemoryTokenStore
 from resources.catalogue_desk import CatalogueDesk, utc_now
@@ -164,9 +164,7 @@ def _replay(requests: list[httpx.Request]) -> int:
 
 @contextmanager
 def _sandbox() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "SANDBOX_PORT": str(port),

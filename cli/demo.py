@@ -6,7 +6,6 @@ fail -> eSIM by e-mail -> margin read from the lake. At the end Stripe, the prov
 
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from rich.console import Console
 
 from cli.console import make_console
 from cli.demo_steps import Disagreement, Shop
+from cli.ports import free_ports
 from cli.processes import background
 from cli.run import prepare_environment, wait_for
 
@@ -78,21 +78,11 @@ def _isolated_environment(folder: Path) -> dict[str, str]:
     # Recorded catalogues are the one thing a demo may be given: it then runs on real data.
     foreign = {name for name in os.environ if name in names or name.startswith("SANDBOX_")} - {"SANDBOX_CATALOGUES"}
     kept = {name: value for name, value in os.environ.items() if name not in foreign}
-    ports = _free_ports(5)
+    ports = free_ports(5)
     names_of_ports = ("API_PORT", "DAGSTER_PORT", "SANDBOX_PORT", "SANDBOX_SMTP_PORT", "CODE_SERVER_PORT")
     blanks = {name: "" for name in names}  # an empty value also wins over a line in .env
     own = {"DATA_DIR": str(folder / "data"), "DRAIN_IDLE_SECONDS": "5", "SENSOR_WAIT_SECONDS": "10"}
     return {**kept, **blanks, **own, **dict(zip(names_of_ports, map(str, ports), strict=True))}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _remove(folder: Path) -> None:

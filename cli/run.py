@@ -7,7 +7,6 @@ addresses printed when they answer. Ctrl-C ends all of it.
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import typer
 from rich.console import Console
 
 from cli.console import make_console
+from cli.ports import is_free
 from cli.processes import background
 from resources.settings import MissingSettings, Settings, load_settings
 
@@ -113,21 +113,11 @@ def _ports(settings: Settings) -> Mapping[str, int]:
 
 
 def _ports_free_or_exit(settings: Settings, console: Console) -> None:
-    busy = {name: port for name, port in _ports(settings).items() if not _is_free(settings.host, port)}
+    busy = {name: port for name, port in _ports(settings).items() if not is_free(settings.host, port)}
     for name, port in busy.items():
         console.print(f"[red]Port {port} is busy; end what uses it or set {name} to another one.[/red]")
     if busy:
         raise typer.Exit(2)
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def _parts(settings: Settings) -> tuple[str, ...]:

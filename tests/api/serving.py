@@ -1,7 +1,6 @@
 """Serve an ASGI app from a thread on a real socket, as in production, and give it a client."""
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.shop import Shop
+from cli.ports import free_port
 from resources.settings import Settings
 
 
@@ -29,12 +29,6 @@ class ServedApi:
     def shop(self) -> Shop:
         shop: Shop = self.app.state.shop
         return shop
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -15,10 +15,11 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from cli.ports import free_port
 from resources.settings import Settings
 from tests.api.baskets import placed
 from tests.api.catalogue_rows import package_row, publish
-from tests.api.serving import ServedApi, free_port, served_api, wait_until
+from tests.api.serving import ServedApi, served_api, wait_until
 from tests.api.test_api_catalogue import assert_problem
 
 

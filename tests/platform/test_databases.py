@@ -15,6 +15,7 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
+from cli.ports import free_port
 from resources.db.databases import Databases, databases, make_engine, plain_url
 from resources.db.embedded import with_database
 from resources.db.migrate import alembic_config, migrate
@@ -49,9 +50,7 @@ def server_url() -> Iterator[str]:
         user = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
         for path in (home, data, password):
             os.chown(path, _NOBODY, _NOBODY)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     initdb = [_binary("initdb"), "-D", str(data), "-U", "shop", "-A", "scram-sha-256", f"--pwfile={password}"]
     subprocess.run([*user, *initdb], check=True, capture_output=True, timeout=60)
     serve = [_binary("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(data), "-F"]
