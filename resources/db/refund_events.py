@@ -90,7 +90,8 @@ def _failed_after_all(conn: Connection, order: OrderRow, row: Row[Any], told: Re
     values = {"state": "failed", "last_error": f"the payment service reports it as {told.status}"}
     conn.execute(update(refunds).where(refunds.c.refund_key == row.refund_key).values(**values))
     micros = _booked_micros(conn, row.refund_key)
-    ledger.post(conn, f"{row.refund_key}:failed", order.order_id, ledger.refund(-amount, -micros), row.esim_n)
+    if micros:  # a refund of a payment that was never booked is not booked either
+        ledger.post(conn, f"{row.refund_key}:failed", order.order_id, ledger.refund(-amount, -micros), row.esim_n)
     if row.esim_n is not None:
         _change_refunded(conn, order, -amount.minor, teller)
     reason = f"refund {row.refund_key} of {amount} did not reach the customer"

@@ -11,7 +11,8 @@ from esim.orders import UnitStatus
 from esim.ports import PaymentGateway, Refund
 from esim.purchase import ErrorType
 from pipelines.aftermath import pay_refunds
-from resources.db.refunds import request_unit_refund
+from resources.db.refund_events import Teller, refund_told
+from resources.db.refunds import request_refund, request_unit_refund
 from resources.db.transitions import lock_order, lock_units, move_unit
 from tests.pipelines.actors import RefundingGateway, rejects
 from tests.pipelines.conftest import Shop
@@ -73,3 +74,21 @@ def test_refund_that_was_called_off_is_paid_when_the_unit_fails_again(shop: Shop
         assert request_unit_refund(conn, order, unit, "the eSIM could not be delivered")
     assert pay_refunds(shop.tools, "test") == (1, 0)
     assert (list(shop.gateway.paid), unit_states(shop.engine, order_id)) == ([f"refund:{order_id}:1"], ["refunded"])
+
+
+def test_refund_of_a_payment_that_was_never_booked_leaves_no_trace_in_the_ledger(shop: Shop, rows: Rows) -> None:
+    order_id = paid_order(shop.engine)
+    shop.drain()
+    before = rows("select posting_key, account from ledger_entries order by entry_id")
+    with shop.engine.begin() as conn:
+        back = Money(700, "XAF")  # no rate: the second payment was not booked
+        request_refund(
+            conn, key="second:pi_2", order_id=order_id, payment_intent="pi_2", amount=back, reason="second", esim_n=None
+        )
+    assert pay_refunds(shop.tools, "test") == (1, 0)
+    with shop.engine.begin() as conn:
+        told = Refund("re_1", back, "failed", "pi_2")
+        assert refund_told(conn, order_id, told, "second:pi_2", Teller("stripe", shop.clock.now)) == (
+            "refund failed after all"
+        )
+    assert rows("select posting_key, account from ledger_entries order by entry_id") == before
