@@ -50,7 +50,7 @@ def aftermath_sensor(
             return dg.SensorResult(run_requests=[dg.RunRequest(job_name=name) for name in decision])
         if monotonic() >= until:
             return dg.SkipReason(decision)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_LOOK_SECONDS)  # a safety net: the drain that is alive listens, this only has to notice in time
 
 
 def _late(tools: OrderTools) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """The one way adapters talk HTTP: reads are retried, purchases are sent once and always end in an outcome.
 
 request -> limiter (shared by every process) -> httpx -> `Reply`. `ProviderHttp.read` retries idempotent calls within a
-`Patience` and raises `ProviderError`. `ProviderHttp.send_once` is for purchases: it never retries and never raises;
-what httpx reports decides whether the request can have arrived (`_NEVER_SENT` against everything else).
+`Patience` and raises `ProviderError`. `ProviderHttp.send_once` is for purchases: it never retries and, once
+sent, never raises; what httpx reports decides whether the request can have arrived (`_NEVER_SENT` against the rest).
 """
 
 import hashlib
@@ -171,7 +171,9 @@ class ProviderHttp:
         return reply
 
     def send_once(self, call: str, request: httpx.Request) -> Reply | Rejected | Unknown:
-        """Send a purchase exactly once and return the answer, or what is known without one. Never raises.
+        """Send a purchase exactly once and return the answer, or what is known without one.
+
+        Raises nothing once it may be sent; a limiter that cannot be asked raises before.
 
         5xx answers and oversized ones are `Unknown`; throttling, decided before any work, is `Rejected`.
         """
