@@ -6,7 +6,7 @@ from random import SystemRandom
 
 # Below what Linux (32768 up) and others (49152 up) give to outgoing connections: one of those could take a port
 # between our look and the server's start.
-_CHOICE = range(20_000, 30_000)
+CHOICE = range(20_000, 30_000)
 
 
 def is_free(host: str, port: int) -> bool:
@@ -26,10 +26,10 @@ def free_ports(count: int) -> list[int]:
     Raises:
         OSError: there are not so many.
     """
-    order = SystemRandom().sample(_CHOICE, len(_CHOICE))
+    order = SystemRandom().sample(CHOICE, len(CHOICE))
     found = list(islice((port for port in order if is_free("127.0.0.1", port)), count))
     if len(found) < count:
-        raise OSError(f"fewer than {count} ports are free between {_CHOICE.start} and {_CHOICE.stop - 1}")
+        raise OSError(f"fewer than {count} ports are free between {CHOICE.start} and {CHOICE.stop - 1}")
     return found
 
 

@@ -3,6 +3,7 @@
 Nothing of the machine's environment reaches a test: settings variables are cleared and `.env` is not read.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -37,6 +38,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         leave_embedded(Path(os.environ[_FOLDER]))
         shutil.rmtree(os.environ.pop(_FOLDER), ignore_errors=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Spare the garbage collector what was imported: Dagster and friends, over and over, a tenth of the run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.shop import Shop
-from cli.ports import free_port
 from resources.settings import Settings
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)

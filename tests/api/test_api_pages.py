@@ -15,12 +15,12 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from cli.ports import free_port
 from resources.settings import Settings
 from tests.api.baskets import placed
 from tests.api.catalogue_rows import package_row, publish
 from tests.api.serving import ServedApi, served_api, wait_until
 from tests.api.test_api_catalogue import assert_problem
+from tests.ports import free_port
 
 
 def test_pages_allow_no_inline_script_and_no_stranger(api: ServedApi) -> None:

@@ -8,13 +8,13 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import Engine
 
-from cli.ports import free_port
 from resources.settings import Settings
 from sandbox.config import SandboxConfig
 from sandbox.serve import served
 from tests.api.catalogue_rows import publish, shelf_of_japan
 from tests.api.serving import ServedApi, served_api
 from tests.browser.install import find_chromium
+from tests.ports import free_port
 
 
 @pytest.fixture(scope="session")

@@ -24,8 +24,8 @@ def test_a_provider_in_the_dark_leaves_half_of_the_workers_to_fresh_orders(shop:
         assert answer.wait(20)
         return Rejected(ErrorType.NOT_BOUGHT, "in no order")
 
-    shop.cheap.script.extend([never_hears] * 6)
-    lost = [paid_order(shop.engine) for _ in range(6)]
+    shop.cheap.script.extend([never_hears] * 4)  # one claim takes them all; a fifth would open the provider's circuit
+    lost = [paid_order(shop.engine) for _ in range(4)]
     shop.drain(max_seconds=0.5)
     assert {state for order_id in lost for state in unit_states(shop.engine, order_id)} == {"unknown"}
     shop.cheap.on_resolve = dark
@@ -41,7 +41,7 @@ def test_a_provider_in_the_dark_leaves_half_of_the_workers_to_fresh_orders(shop:
             answer.set()
         drain.result()
     assert {state for order_id in lost for state in unit_states(shop.engine, order_id)} == {"delivered"}
-    assert shop.sold == 7
+    assert shop.sold == 5
 
 
 @pytest.mark.parametrize("text", ["no stock\x00left", "no stock \ud800 left"])

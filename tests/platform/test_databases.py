@@ -15,7 +15,6 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
-from cli.ports import free_port
 from resources.db.databases import Databases, databases, make_engine, plain_url
 from resources.db.embedded import with_database
 from resources.db.migrate import alembic_config, migrate
@@ -23,6 +22,7 @@ from resources.settings import Settings
 from resources.warehouse.lake import Lake
 from resources.warehouse.query import Reader
 from resources.warehouse.writes import LakeTable, write_tables
+from tests.ports import free_port
 
 _NOBODY = 65534
 
@@ -50,9 +50,9 @@ def server_url() -> Iterator[str]:
         user = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
         for path in (home, data, password):
             os.chown(path, _NOBODY, _NOBODY)
-    port = free_port()
     initdb = [_binary("initdb"), "-D", str(data), "-U", "shop", "-A", "scram-sha-256", f"--pwfile={password}"]
     subprocess.run([*user, *initdb], check=True, capture_output=True, timeout=60)
+    port = free_port()
     serve = [_binary("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(data), "-F"]
     process = subprocess.Popen([*user, *serve], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"postgresql://shop:s3cret@127.0.0.1:{port}/postgres"

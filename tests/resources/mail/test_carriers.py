@@ -10,11 +10,11 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from cli.ports import free_port
 from esim.errors import NoticeError
 from esim.ports import InlineImage, Mail, Mailer
 from resources.mail.carriers import ResendMailer, SmtpMailer, mailer
 from resources.settings import Settings
+from tests.ports import free_port
 
 SENDER = "NumnaRoad <orders@numnaroad.test>"
 MAIL = Mail(
