@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import structlog
 from filelock import FileLock
 from psycopg import sql
 from sqlalchemy import Engine
@@ -28,7 +29,14 @@ _SPEED = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the run one folder of its own, outside pytest's: a second run at the same time tidies that one up."""
+    """Give the run one folder of its own, outside pytest's: a second run at the same time tidies that one up.
+
+    Where a test sets up no logging, structlog's own printing of a traceback, locals and all, takes seconds.
+    """
+    printed = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, printed]
+    )
     if not hasattr(config, "workerinput"):
         os.environ[_FOLDER] = tempfile.mkdtemp(prefix="numnaroad-tests-")
 

@@ -19,12 +19,12 @@ from resources.logs import REDACTED, configure_logging, redact, redact_text
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
     root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    before, level, configured = list(root.handlers), root.level, structlog.get_config()
     found = io.StringIO()
     configure_logging(stream=found)
     yield found
     root.handlers, root.level = before, level
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
