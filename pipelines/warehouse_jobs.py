@@ -7,7 +7,7 @@ import dagster as dg
 from assets.lake_maintenance import lake_maintenance
 from assets.sql_models import sql_models
 from assets.warehouse import refreshed_assets
-from pipelines.last_run import LastRun, last_run
+from pipelines.runs import LastRun, last_run
 from resources.lake import LakeResource
 from resources.warehouse.loader import tables_with_changes
 

@@ -12,7 +12,7 @@ import stamina
 
 from esim.errors import NumnaRoadError
 from esim.pricing import Rates, rate_micros
-from resources.tls import trusted
+from resources.tls import tls_context
 
 _MOST_BYTES = 1_000_000
 _TIMEOUT = httpx.Timeout(20.0, connect=5.0)
@@ -44,7 +44,7 @@ class ReferenceRates:
 
     def _body(self) -> str:
         for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=3, wait_initial=1.0, wait_max=5.0):
-            with attempt, httpx.Client(timeout=_TIMEOUT, transport=self._transport, verify=trusted()) as client:
+            with attempt, httpx.Client(timeout=_TIMEOUT, transport=self._transport, verify=tls_context()) as client:
                 reply = client.get(self._url)
                 reply.raise_for_status()
         if len(reply.content) > _MOST_BYTES:

@@ -7,6 +7,6 @@ import httpx
 
 
 @cache
-def trusted() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Return httpx's own default context, made once; it may be shared by clients and threads."""
     return httpx.create_ssl_context()

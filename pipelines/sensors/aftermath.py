@@ -2,25 +2,19 @@
 
 import time
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from time import monotonic
 
 import dagster as dg
 
 from pipelines.order_jobs import send_due_notices, work_refunds
+from pipelines.runs import young_runs
 from resources.db.outbox import late_notices
 from resources.db.refunds import late_refunds
 from resources.order_operations import OrderTools, ToolSource
 
 LATE = timedelta(seconds=2)  # a drain sends within a second: what is older has nobody
 _LOOK_SECONDS = 0.5
-_RUN_SECONDS = 60  # a run that is younger than this is still expected to do its work
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 
 
 def decide(notices: int, refunds: int, running: Collection[str]) -> list[str] | str:
@@ -59,9 +53,4 @@ def _late(tools: OrderTools) -> tuple[int, int]:
 
 
 def _running(instance: dg.DagsterInstance) -> list[str]:
-    since = datetime.now(UTC) - timedelta(seconds=_RUN_SECONDS)
-    young = [
-        dg.RunsFilter(job_name=job.name, statuses=_UNFINISHED, created_after=since)
-        for job in (send_due_notices, work_refunds)
-    ]
-    return [str(one.job_name) for one in young if instance.get_run_records(one, limit=1)]
+    return [job.name for job in (send_due_notices, work_refunds) if young_runs(instance, job.name, 1)]

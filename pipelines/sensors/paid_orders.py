@@ -6,13 +6,13 @@ key can never be used again.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from time import monotonic
 from uuid import uuid4
 
 import dagster as dg
 
 from pipelines.provisioning import provision_orders
+from pipelines.runs import young_runs
 from pipelines.sensors.aftermath import aftermath_sensor
 from pipelines.wakeups import listening
 from resources.db import drains
@@ -20,14 +20,7 @@ from resources.db.order_store import waiting_units
 from resources.order_operations import OrderTools, ToolSource
 
 MOST_DRAINS = 4
-_STARTING_SECONDS = 60  # a run that has no drain after this long is not waited for
 _LOOK_AGAIN_SECONDS = 2.0
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +77,9 @@ def situation(tools: OrderTools, instance: dg.DagsterInstance) -> Situation:
     now = tools.clock()
     with tools.engine.connect() as conn:
         waiting, room = waiting_units(conn, now), drains.room(conn, now)
-        starting = drains.unregistered(conn, _young_runs(instance)) if waiting else 0
+        young = young_runs(instance, provision_orders.name, 2 * MOST_DRAINS) if waiting else []
+        starting = drains.unregistered(conn, young)
     return Situation(waiting, room.drains, room.units, starting, tools.settings.drain_workers)
-
-
-def _young_runs(instance: dg.DagsterInstance) -> list[str]:
-    since = datetime.now(UTC) - timedelta(seconds=_STARTING_SECONDS)
-    young = dg.RunsFilter(job_name=provision_orders.name, statuses=_UNFINISHED, created_after=since)
-    return [record.dagster_run.run_id for record in instance.get_run_records(young, limit=2 * MOST_DRAINS)]
 
 
 order_sensors: list[dg.SensorDefinition] = [paid_orders_sensor, aftermath_sensor]

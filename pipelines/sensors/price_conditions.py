@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from assets.publishing import price_context
 from pipelines.catalogue_jobs import republish_catalogue
-from pipelines.last_run import LastRun, last_run
+from pipelines.runs import LastRun, last_run
 from resources.db.tables import catalogue_versions
 from resources.order_operations import OrderTools, ToolSource
 

@@ -22,7 +22,7 @@ import httpx
 from esim.errors import NoticeError
 from esim.ports import Mail, Mailer
 from resources.settings import Settings
-from resources.tls import trusted
+from resources.tls import tls_context
 
 SMTPS_PORT, SUBMISSION_PORT = 465, 587
 _UNSAFE_IN_ID = re.compile(r"[^A-Za-z0-9._-]+")
@@ -35,7 +35,9 @@ class ResendMailer:
         """Take the key, the API's address, the From header and a timeout in seconds."""
         self._sender = sender
         self._url = f"{api_url.rstrip('/')}/emails"
-        self._client = httpx.Client(timeout=timeout, verify=trusted(), headers={"Authorization": f"Bearer {api_key}"})
+        self._client = httpx.Client(
+            timeout=timeout, verify=tls_context(), headers={"Authorization": f"Bearer {api_key}"}
+        )
 
     def send(self, mail: Mail, *, key: str) -> str:
         """Hand one mail over and return Resend's id; empty when this key was delivered before with other content.

@@ -9,7 +9,7 @@ import httpx
 from esim.errors import NoticeError
 from resources.logs import redact_text
 from resources.settings import Settings
-from resources.tls import trusted
+from resources.tls import tls_context
 
 LONGEST_TEXT = 3000
 
@@ -20,7 +20,7 @@ class SlackNotifier:
     def __init__(self, *, webhook_url: str, timeout: float = 5.0) -> None:
         """Take the webhook's address and a timeout in seconds."""
         self._url = webhook_url
-        self._client = httpx.Client(timeout=timeout, verify=trusted())
+        self._client = httpx.Client(timeout=timeout, verify=tls_context())
 
     def post(self, text: str, *, key: str) -> None:
         """Post one note; Slack knows no keys, so `key` only names the note in an error.

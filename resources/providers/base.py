@@ -27,7 +27,7 @@ from esim.errors import (
 from esim.ports import Capabilities, Limiter, RateLimit
 from esim.purchase import ErrorType, Rejected, Unknown
 from resources.providers.payload import decode, said
-from resources.tls import trusted
+from resources.tls import tls_context
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_PURCHASE_BYTES = 1024 * 1024  # one order with its eSIM; QR pictures inside included
@@ -108,7 +108,7 @@ class ProviderHttp:
         self._limiter = limiter
         self._throttled = throttled or (lambda reply: reply.status == httpx.codes.TOO_MANY_REQUESTS)
         self._client = httpx.Client(
-            verify=trusted(),
+            verify=tls_context(),
             base_url=base_url.rstrip("/") + "/",
             timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=60),

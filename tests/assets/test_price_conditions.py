@@ -11,7 +11,7 @@ from sqlalchemy import text
 from assets.catalogue_sync import sync_catalogue
 from esim.pricing import PricingRule, Rates, RuleScope
 from pipelines.catalogue_jobs import republish_catalogue
-from pipelines.last_run import LastRun
+from pipelines.runs import LastRun
 from pipelines.sensors.price_conditions import Cursor, Look, decide, price_conditions_sensor
 from resources.db.pricing_rules import add_rule
 from resources.db.reference_rates import save_rates

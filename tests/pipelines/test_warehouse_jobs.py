@@ -13,8 +13,8 @@ from dagster._daemon.monitoring.run_monitoring import check_run_timeout
 from sqlalchemy import Engine
 
 from assets.warehouse import warehouse_assets
-from pipelines.last_run import LastRun
 from pipelines.provisioning import MAX_RUNTIME
+from pipelines.runs import LastRun
 from pipelines.warehouse_jobs import (
     changed_orders_sensor,
     decide,

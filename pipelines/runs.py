@@ -1,12 +1,19 @@
-"""How the last run of a job went: what a sensor that keeps one run at a time decides from."""
+"""Runs of a job as sensors look at them: how the last one went, and which young ones are still expected to work."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 RETRY_SECONDS = 300
+YOUNG_SECONDS = 60  # a run that is older and has shown nothing is not waited for
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +47,10 @@ def last_run(instance: dg.DagsterInstance, job_name: str) -> LastRun | None:
     age = datetime.now(UTC) - records[0].update_timestamp.astimezone(UTC)
     succeeded = run.status is dg.DagsterRunStatus.SUCCESS
     return LastRun(not run.is_finished, succeeded, run.tags, age.total_seconds())
+
+
+def young_runs(instance: dg.DagsterInstance, job_name: str, most: int) -> list[str]:
+    """Return the ids of at most so many runs of a job that were asked for lately and have not ended."""
+    since = datetime.now(UTC) - timedelta(seconds=YOUNG_SECONDS)
+    young = dg.RunsFilter(job_name=job_name, statuses=_UNFINISHED, created_after=since)
+    return [record.dagster_run.run_id for record in instance.get_run_records(young, limit=most)]
