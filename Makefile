@@ -22,6 +22,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores, unlike pip; some files are not meant to compile
 	@touch $@
 
 run: setup ## Run the whole platform on this machine; Ctrl-C ends it
@@ -44,6 +45,7 @@ format: setup ## Rewrite the code in house style
 browser: setup ## Make sure a Chromium is there for the page tests
 	@$(BIN)/python -m tests.browser.install
 
+# Files are given out in collection order, so that the demo, the longest, is not the last.
 test: setup browser ## Run every test
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
