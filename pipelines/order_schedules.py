@@ -21,6 +21,7 @@ def poll_pending_schedule(operations: dg.ResourceParam[ToolSource]) -> Decision:
     statement = (
         "select (select count(*) from esims"
         " where status in ('pending', 'unknown', 'attention') and next_attempt_at <= :at)"
+        " + (select count(*) from purchase_attempts where look_at <= :at)"
         " + (select count(*) from orders where fee_due_at <= :at)"
     )
     return run_if(_count(tools, statement, tools.clock()), "open purchases or payment fees are due")

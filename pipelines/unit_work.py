@@ -27,6 +27,7 @@ from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.candidates import candidates, sale_of
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
+from resources.db.overdue import give_up_overdue
 from resources.db.provider_state import note_outcome
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import OPEN_STATES, Scribe, keep_outcome
@@ -134,7 +135,10 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
     outcome = proven(_ask(provider, attempt, request, started), request, provider.capabilities.settle_seconds, started)
     now = tools.clock()
     if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
-        keep_outcome(tools.engine, attempt_id, outcome, Scribe(tools.vault, actor, now, run_id))
+        scribe = Scribe(tools.vault, actor, now, run_id)
+        status = keep_outcome(tools.engine, attempt_id, outcome, scribe)
+        if status in {UnitStatus.PENDING, UnitStatus.UNKNOWN}:
+            give_up_overdue(tools.engine, attempt.esim_id, attempt.order_id, retry_policy(tools), scribe)
     latency_ms = int((now - started).total_seconds() * 1000)
     return outcome, UnitReport(attempt.order_id, n, attempt.provider, f"looked up: {outcome_word(outcome)}", latency_ms)
 

@@ -77,6 +77,17 @@ _ROUND = text(
     order by a.number
     """
 )
+_ORPHANS = text(
+    """
+    with due as (
+        select attempt_id from purchase_attempts where look_at <= :now
+        order by look_at limit :limit for update skip locked
+    )
+    update purchase_attempts a set look_at = :until
+    from due, esims e where a.attempt_id = due.attempt_id and e.esim_id = a.esim_id
+    returning e.esim_id, e.order_id, e.n, a.attempt_id, a.provider
+    """
+)
 
 
 def claim_units(
@@ -116,7 +127,21 @@ def claim_units(
 
 
 def claim_open_units(engine: Engine, limit: int, now: datetime) -> list[OpenUnit]:
-    """Give out at most `limit` open purchases that are due to be looked up; nobody else gets them for three minutes."""
+    """Give out at most `limit` open purchases that are due to be looked up; nobody else gets them for three minutes.
+
+    Those whose unit has an end already (refunded at its deadline, say) come after those whose customer waits.
+    """
+    units = _claim_waiting_units(engine, limit, now)
+    return [*units, *_claim_orphans(engine, limit - len(units), now)] if len(units) < limit else units
+
+
+def _claim_orphans(engine: Engine, limit: int, now: datetime) -> list[OpenUnit]:
+    values = {"now": now, "limit": limit, "until": now + timedelta(seconds=POLL_LEASE_SECONDS)}
+    with engine.begin() as conn:
+        return [OpenUnit(*row) for row in conn.execute(_ORPHANS, values)]
+
+
+def _claim_waiting_units(engine: Engine, limit: int, now: datetime) -> list[OpenUnit]:
     open_states = (UnitStatus.PENDING, UnitStatus.UNKNOWN, UnitStatus.ATTENTION)
     due = (
         select(esims.c.esim_id)
@@ -155,7 +180,8 @@ def due_in_seconds(conn: Connection, now: datetime) -> tuple[float | None, float
     """Return the seconds until a queued unit and until an open purchase is due; None where there is none."""
     due = text(
         "select (select min(next_attempt_at) from esims where status = 'queued'),"
-        " (select min(next_attempt_at) from esims where status in ('pending', 'unknown', 'attention'))"
+        " least((select min(next_attempt_at) from esims where status in ('pending', 'unknown', 'attention')),"
+        " (select min(look_at) from purchase_attempts where look_at is not null))"
     )
     queued, open_ = conn.execute(due).one()
     return _seconds_until(queued, now), _seconds_until(open_, now)

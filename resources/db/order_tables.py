@@ -150,6 +150,7 @@ purchase_attempts = Table(
     at("started_at"),
     at("sent_at", null=True),
     at("finished_at", null=True),
+    at("look_at", null=True),  # when it is looked up next, while it is open and its unit has an end already
     Column("latency_ms", Integer),
     changed(),
     UniqueConstraint("esim_id", "number"),
@@ -167,6 +168,7 @@ purchase_attempts = Table(
         postgresql_where=text("slot is not null and state in ('intent', 'prepared', 'pending', 'unknown')"),
     ),
     Index(None, "provider", "provider_order_id"),
+    Index("ix_purchase_attempts_look_at", "look_at", postgresql_where=text("look_at is not null")),
     Index(None, "changed_xid"),
 )
 

@@ -111,7 +111,7 @@ def _deliver(case: Case, outcome: Provisioned, scribe: Scribe) -> None:
         # The provider named an eSIM that another unit has: nobody but a person can tell whose it is.
         reason = "the provider names an eSIM that another order has"
         _change_attempt(case, {"state": "unknown", "error_type": _DUPLICATE, "error": reason})
-        _raise_attention(case, reason, scribe, look_again=False)
+        _raise_attention(case, reason, scribe)
         return
     _change_attempt(
         case,
@@ -192,11 +192,8 @@ def _leave_open(case: Case, outcome: Unknown, scribe: Scribe) -> None:
 
 
 def _keep_open(case: Case, target: UnitStatus, reason: str, look_at: datetime, scribe: Scribe) -> None:
-    """Keep a purchase open for the next look; past the customer's deadline a person is told, and looking goes on."""
-    overdue = case.order.deadline_at is not None and scribe.now >= case.order.deadline_at
-    if overdue or case.unit.status is UnitStatus.ATTENTION:
-        _raise_attention(case, f"past the customer's deadline and still {target} at the provider", scribe)
-    elif case.unit.status is not target:
+    """Keep a purchase open for the next look; a person who was asked for it stays asked."""
+    if case.unit.status not in {target, UnitStatus.ATTENTION}:
         _move(case, target, reason, scribe, {"next_attempt_at": look_at})
     _change_unit(case, {"next_attempt_at": look_at})
 
@@ -214,24 +211,26 @@ def _reject(case: Case, outcome: Rejected, scribe: Scribe) -> None:
     )
 
 
-def _raise_attention(case: Case, reason: str, scribe: Scribe, *, look_again: bool = True) -> None:
+def _raise_attention(case: Case, reason: str, scribe: Scribe) -> None:
+    """Show a unit to a person; nobody looks it up any more until that person decides."""
     if _move(case, UnitStatus.ATTENTION, reason, scribe, {}):
         notices.tell_attention(case.conn, case.order, case.unit, reason)
-    if not look_again:
-        _change_unit(case, {"next_attempt_at": None})
+    _change_unit(case, {"next_attempt_at": None})
 
 
 def _apply_late(case: Case, outcome: Outcome, scribe: Scribe) -> None:
     """Book what a closed attempt (or one whose unit was given up) turns out to have bought: it goes to stock."""
     conn, unit, attempt = case.conn, case.unit, case.attempt
-    if isinstance(outcome, Rejected) and attempt.state in OPEN_STATES:
-        _change_attempt(case, {"state": "rejected", "error_type": outcome.error_type, "finished_at": scribe.now})
+    if attempt.state in OPEN_STATES and not isinstance(outcome, Provisioned):
+        _look_on(case, outcome, scribe)
+        return
     if not isinstance(outcome, Provisioned | Pending) or attempt.state == "provisioned":
         return
     cost, micros = booked_cost(conn, attempt, outcome.cost)
     if not keep_as_stock(conn, attempt, outcome, micros, scribe.vault):
         return
-    _change_attempt(case, {"state": "stocked", "cost": cost.amount, "cost_micros": micros, "finished_at": scribe.now})
+    values = {"state": "stocked", "cost": cost.amount, "cost_micros": micros, "look_at": None}
+    _change_attempt(case, values | {"finished_at": scribe.now})
     posting = ledger.stock_purchase(cost, micros)
     ledger.post(conn, f"stock:{attempt.attempt_id}", unit.order_id, posting, unit.n)
     reason = f"a purchase at {attempt.provider} turned up late; it is in stock"
@@ -239,6 +238,19 @@ def _apply_late(case: Case, outcome: Outcome, scribe: Scribe) -> None:
     note(conn, [event])
     text = f"Order {case.order.display_id}, eSIM {unit.n}: {reason}."
     notices.tell_operations(conn, unit.order_id, "late_purchase", f"late:{attempt.attempt_id}", text)
+
+
+def _look_on(case: Case, outcome: Pending | Rejected | Unknown, scribe: Scribe) -> None:
+    """Keep an open attempt of a unit that has an end already until its own end is known."""
+    if isinstance(outcome, Rejected):
+        values = {"state": "rejected", "error_type": outcome.error_type, "error": outcome.message[:500]}
+        _change_attempt(case, values | {"finished_at": scribe.now, "look_at": None})
+        return
+    look_at = scribe.now + timedelta(seconds=_delay(case, scribe))
+    if isinstance(outcome, Pending):
+        _change_attempt(case, {"state": "pending", "provider_order_id": outcome.provider_order_id, "look_at": look_at})
+    else:
+        _change_attempt(case, {"error_type": outcome.error_type, "error": outcome.message[:500], "look_at": look_at})
 
 
 def _settle(case: Case, scribe: Scribe) -> None:

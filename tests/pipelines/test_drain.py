@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import select, text
 
@@ -12,7 +13,8 @@ from pipelines.aftermath import send_notices
 from resources.db import inbox
 from resources.db.attempts import stored_request
 from resources.db.tables import purchase_attempts
-from resources.order_operations import utc_now
+from resources.db.transitions import hold_order, lock_order
+from resources.order_operations import OrderTools, utc_now
 from tests.pipelines.actors import (
     accepts,
     breaks_after_selling,
@@ -243,13 +245,48 @@ def test_throttling_waits_and_counts_as_no_failure(shop: Shop, rows: Rows) -> No
     assert (order_state(shop.engine, order_id), shop.cheap.purchases) == ("completed", 1)
 
 
-def test_open_purchase_past_the_deadline_needs_a_person_and_is_never_refunded(shop: Shop, rows: Rows) -> None:
+def overdue_order(shop: Shop, tools: OrderTools | None = None) -> UUID:
+    """Leave a purchase that took place without any answer until its customer's deadline is over."""
+    shop.cheap.script.append(sells_without_answer)
+    shop.cheap.on_resolve = never_hears
+    order_id = paid_order(shop.engine)
+    shop.drain(max_seconds=0.2, tools=tools)
+    shop.clock.advance(minutes=75)
+    shop.drain(max_seconds=0.5, tools=tools)
+    return order_id
+
+
+def test_open_purchase_past_the_deadline_is_refunded_and_what_turns_up_goes_to_stock(shop: Shop, rows: Rows) -> None:
+    order_id = overdue_order(shop)
+    assert (order_state(shop.engine, order_id), unit_states(shop.engine, order_id)) == ("refunded", ["refunded"])
+    assert (shop.gateway.calls, shop.dear.asked) == (1, [])
+    assert rows("select state from purchase_attempts") == [{"state": "unknown"}]
+    shop.cheap.on_resolve = None  # the provider answers at last
+    shop.clock.advance(minutes=6)
+    shop.drain(max_seconds=0.5)
+    assert unit_states(shop.engine, order_id) == ["refunded"]
+    assert rows("select state from purchase_attempts") == [{"state": "stocked"}]
+    assert rows("select provider, state from stock_esims") == [{"provider": "airalo", "state": "stock"}]
+    assert [key.split(":")[0] for key, _ in shop.mailer.sent] == ["refunded"]
+    shop.clock.advance(days=2)
+    asked = len(shop.cheap.looked_up)
+    shop.drain(max_seconds=0.2)
+    assert len(shop.cheap.looked_up) == asked  # what has an end is not looked up any more
+
+
+def test_look_up_that_comes_too_late_for_everybody_still_delivers_what_was_bought(shop: Shop) -> None:
     shop.cheap.script.append(sells_without_answer)
     shop.cheap.on_resolve = never_hears
     order_id = paid_order(shop.engine)
     shop.drain(max_seconds=0.2)
-    shop.clock.advance(minutes=75)
-    shop.drain(max_seconds=0.2)
+    shop.cheap.on_resolve = None
+    shop.clock.advance(hours=3)  # nobody worked; the first look-up finds the eSIM
+    shop.drain(max_seconds=0.5)
+    assert (order_state(shop.engine, order_id), shop.gateway.calls) == ("completed", 0)
+
+
+def test_open_purchase_past_the_deadline_needs_a_person_where_refunds_are_not_automatic(shop: Shop, rows: Rows) -> None:
+    order_id = overdue_order(shop, shop.tools_with(enable_auto_refund=False))
     assert (order_state(shop.engine, order_id), unit_states(shop.engine, order_id)) == ("attention", ["attention"])
     assert (shop.gateway.calls, shop.dear.asked) == (0, [])
     assert [key.split(":")[1] for key, _ in shop.notifier.posted] == ["attention"]
@@ -258,6 +295,18 @@ def test_open_purchase_past_the_deadline_needs_a_person_and_is_never_refunded(sh
     shop.drain(max_seconds=0.5)
     assert (order_state(shop.engine, order_id), shop.sold) == ("completed", 1)
     assert rows("select attention_reason from orders") == [{"attention_reason": None}]
+
+
+def test_open_purchase_of_a_disputed_order_is_not_refunded_at_the_deadline(shop: Shop) -> None:
+    shop.cheap.script.append(sells_without_answer)
+    shop.cheap.on_resolve = never_hears
+    order_id = paid_order(shop.engine)
+    shop.drain(max_seconds=0.2)
+    with shop.engine.begin() as conn:
+        hold_order(conn, lock_order(conn, order_id), reason="a dispute", actor="stripe", now=shop.clock.now)
+    shop.clock.advance(minutes=75)
+    shop.drain(max_seconds=0.5)
+    assert (unit_states(shop.engine, order_id), shop.gateway.calls) == (["attention"], 0)
 
 
 def test_provider_webhook_makes_an_accepted_order_due_at_once(shop: Shop) -> None:
