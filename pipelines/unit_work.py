@@ -24,14 +24,13 @@ from esim.provisioning import (
 from esim.purchase import ErrorType, Outcome, Pending, PurchaseRequest, Rejected, Unknown
 from resources.db import notices
 from resources.db.attempts import Lease, UnitJournal, stored_request
-from resources.db.candidates import candidates, sale_of
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
 from resources.db.overdue import give_up_overdue
 from resources.db.provider_state import note_outcome
 from resources.db.rounds import RetryPolicy, end_round
-from resources.db.settlement import OPEN_STATES, Scribe, keep_outcome
-from resources.db.tables import purchase_attempts
+from resources.db.settlement import Scribe, keep_outcome
+from resources.db.tables import OPEN_STATES, purchase_attempts
 from resources.order_operations import OrderTools
 
 
@@ -49,7 +48,7 @@ class UnitReport:
 def work_unit(tools: OrderTools, lease: Lease, run_id: str | None) -> list[UnitReport]:
     """Try to buy one claimed unit and leave it delivered, open, waiting or given up."""
     claim = lease.claim
-    journal = UnitJournal(tools.engine, tools.vault, tools.clock, lease, tools.providers, run_id)
+    journal = UnitJournal(tools.desk, lease, run_id)
     try:
         worked = _provision(tools, claim, journal)
         reports = [_report(claim, trial) for trial in worked.trials]
@@ -106,14 +105,7 @@ def _provision(tools: OrderTools, claim: Claim, journal: UnitJournal) -> Worked:
     now, settings = tools.clock(), tools.settings
     if now >= claim.deadline_at:
         return Worked(Exhausted(False, ErrorType.PROVIDER_TIMEOUT, "the customer's deadline has passed"))
-    with tools.engine.connect() as conn:
-        found = candidates(
-            conn,
-            sale_of(conn, claim.esim_id),
-            failover_order=settings.failover_order,
-            allowed_loss_minor_usd=settings.allowed_loss_minor_usd,
-            now=now,
-        )
+    found = tools.desk.offers.submit((claim.esim_id, now))
     waited = (now - claim.slot_wait_since).total_seconds() if claim.slot_wait_since else 0.0
     so_far = Round(
         claim.refusals,

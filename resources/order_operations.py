@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from esim.ports import ChatNotifier, Clock, Mailer, PaymentGateway, Provider
 from resources.db.databases import databases, make_engine
+from resources.db.purchase_desk import PurchaseDesk, TrialOrder
 from resources.db.vault import Vault
 from resources.settings import Settings, load_settings
 
@@ -55,6 +56,12 @@ class OrderTools:
     def vault(self) -> Vault:
         """The keys of what is encrypted at rest."""
         return Vault.from_settings(self.settings)
+
+    @cached_property
+    def desk(self) -> PurchaseDesk:
+        """Where this process's workers write about their purchases."""
+        trial = TrialOrder(self.settings.failover_order, self.settings.allowed_loss_minor_usd)
+        return PurchaseDesk(self.engine, self.vault, self.clock, self.providers, trial)
 
     @cached_property
     def providers(self) -> Mapping[str, Provider]:

@@ -5,47 +5,34 @@ slot of a provider that must be asked one at a time. What became of a purchase i
 minute when the store is away: it is the only fact here that cannot be had twice.
 """
 
-import json
 import secrets
 import string
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
 from typing import Any
 
 import stamina
-from sqlalchemy import Connection, Engine, Executable, Row, func, insert, select, text
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Row, select
 
 from esim.errors import LeaseLost
 from esim.money import Cost
-from esim.ports import Clock, Provider, Serialise
+from esim.ports import Provider, Serialise
 from esim.provisioning import BuyableOffer, Skipped
-from esim.purchase import Evidence, Outcome, PurchaseRequest
+from esim.purchase import Evidence, Outcome, Provisioned, PurchaseRequest
+from resources.db.deliveries import Delivery
+from resources.db.intents import Clearance, Intent, write_intents
 from resources.db.leases import holds_lease, lock_unit
 from resources.db.order_store import LEASE_SECONDS, Claim
 from resources.db.provider_state import take_probe
+from resources.db.purchase_desk import PurchaseDesk
 from resources.db.settlement import Scribe, keep_outcome
-from resources.db.tables import purchase_attempts
-from resources.db.vault import Vault
+from resources.db.tables import OPEN_STATES, purchase_attempts
+from resources.db.together import STORE_AWAY
 
 SEND_MARGIN_SECONDS = 20.0  # a request may wait this long for a rate limit and a connection before it leaves
 OUTCOME_PATIENCE_SECONDS = 60.0
 _ALPHABET = string.ascii_lowercase + string.digits
-_STORE_AWAY = (OperationalError, InterfaceError)
-
-# One statement: the attempt is cleared only while its unit is still this worker's and the lease runs.
-_CLEAR = text(
-    """
-    update purchase_attempts a
-    set state = 'prepared', evidence = cast(:evidence as jsonb), sent_at = :now
-    from esims e
-    where a.reference = :reference and a.state = 'intent' and e.esim_id = a.esim_id and e.status = 'working'
-        and e.fence = :fence and e.lease_owner = :owner and e.lease_until > :now
-    returning a.attempt_id
-    """
-)
 
 
 class Lease:
@@ -67,13 +54,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class UnitJournal:
-    """An `esim.provisioning.Journal` for one claimed unit."""
+    """An `esim.provisioning.Journal` for one claimed unit; what several units write at once goes out together."""
 
-    engine: Engine
-    vault: Vault
-    clock: Clock
+    desk: PurchaseDesk
     lease: Lease
-    providers: Mapping[str, Provider]
     run_id: str | None = None
     attempts: dict[str, int] = field(default_factory=dict)  # reference -> attempt id
 
@@ -88,17 +72,16 @@ class UnitJournal:
         Raises:
             LeaseLost: the unit is another worker's by now, or a purchase of it is open already.
         """
-        now, reference = self.clock(), new_reference()
-        with self.engine.begin() as conn:
-            self._check_lease(conn)
-            if offer.half_open and not take_probe(conn, offer.provider, now):
-                return Skipped.CIRCUIT_OPEN
-            try:
-                with conn.begin_nested():
-                    attempt_id = conn.scalar(self._intent(offer, failover_step, reference, now))
-            except IntegrityError as error:
-                return self._refused_intent(error)
-        self.attempts[reference] = int(attempt_id or 0)
+        now, reference = self.desk.clock(), new_reference()
+        intent = self._intent(offer, failover_step, reference, now)
+        # A probe of a half-open circuit is claimed with its intent, alone; so is what the batch could not write.
+        attempt_id = None if offer.half_open else self.desk.intents.submit(intent)
+        if attempt_id is None:
+            written = self._begin_alone(offer, intent, now)
+            if isinstance(written, Skipped):
+                return written
+            attempt_id = written
+        self.attempts[reference] = attempt_id
         return PurchaseRequest(
             reference=reference,
             provider_package_id=offer.provider_package_id,
@@ -115,11 +98,10 @@ class UnitJournal:
         Raises:
             LeaseLost: the unit is not this worker's any more, or its lease is over.
         """
-        now = self.clock()
-        values = {"reference": request.reference, "fence": self.claim.fence, "owner": self.claim.owner, "now": now}
-        with self.engine.begin() as conn:
-            if conn.scalar(_CLEAR, values | {"evidence": json.dumps(dict(evidence))}) is None:
-                raise LeaseLost(f"unit {self.claim.esim_id} is another worker's; its purchase was not sent")
+        claim = self.claim
+        clearance = Clearance(request.reference, claim.fence, claim.owner, self.desk.clock(), dict(evidence))
+        if not self.desk.clearances.submit(clearance):
+            raise LeaseLost(f"unit {claim.esim_id} is another worker's; its purchase was not sent")
 
     def may_send(self) -> None:
         """Refuse to send anything when the lease is nearly over on this process's own clock.
@@ -134,48 +116,58 @@ class UnitJournal:
         """Commit what became of the purchase, waiting up to a minute for a store that is away."""
         attempt_id = self.attempts[request.reference]
         for attempt in stamina.retry_context(
-            on=_STORE_AWAY, attempts=None, timeout=OUTCOME_PATIENCE_SECONDS, wait_initial=0.1, wait_max=5.0
+            on=STORE_AWAY, attempts=None, timeout=OUTCOME_PATIENCE_SECONDS, wait_initial=0.1, wait_max=5.0
         ):
             with attempt:
-                keep_outcome(self.engine, attempt_id, outcome, self._scribe(), latency_ms)
+                self._keep(attempt_id, outcome, latency_ms)
 
-    def _scribe(self) -> Scribe:
-        return Scribe(self.vault, self.claim.owner, self.clock(), self.run_id)
+    def _keep(self, attempt_id: int, outcome: Outcome, latency_ms: int) -> None:
+        desk, actor, now = self.desk, self.claim.owner, self.desk.clock()
+        if isinstance(outcome, Provisioned):
+            plain = Delivery(attempt_id, outcome, actor, now, self.run_id, latency_ms)
+            if desk.deliver(plain):
+                return
+        keep_outcome(desk.engine, attempt_id, outcome, Scribe(desk.vault, actor, now, self.run_id), latency_ms)
 
-    def _check_lease(self, conn: Connection) -> None:
-        if not holds_lease(lock_unit(conn, self.claim.esim_id), self.claim):
-            raise LeaseLost(f"unit {self.claim.esim_id} is another worker's")
+    def _begin_alone(self, offer: BuyableOffer, intent: Intent, now: datetime) -> int | Skipped:
+        with self.desk.engine.begin() as conn:
+            if not holds_lease(lock_unit(conn, self.claim.esim_id), self.claim):
+                raise LeaseLost(f"unit {self.claim.esim_id} is another worker's")
+            if offer.half_open and not take_probe(conn, offer.provider, now):
+                return Skipped.CIRCUIT_OPEN
+            if attempt_id := write_intents(conn, [intent])[0]:
+                return attempt_id
+            if self._slot_is_busy(conn, intent):
+                return Skipped.SLOT_BUSY
+        raise OpenAttemptFound(f"unit {self.claim.esim_id} has an open purchase; it is looked up first")
 
-    def _intent(self, offer: BuyableOffer, failover_step: int, reference: str, now: datetime) -> Executable:
-        a, claim = purchase_attempts, self.claim
-        number = select(func.coalesce(func.max(a.c.number), 0) + 1).where(a.c.esim_id == claim.esim_id)
-        values = {
-            "esim_id": claim.esim_id,
-            "order_id": claim.order_id,
-            "number": number.scalar_subquery(),
-            "failover_step": failover_step,
-            "provider": offer.provider,
-            "offer_id": offer.offer_id,
-            "provider_package_id": offer.provider_package_id,
-            "package_name": offer.name,
-            "order_hints": dict(offer.hints),
-            "reference": reference,
-            "fence": claim.fence,
-            "expected_cost": offer.expected_cost.amount,
-            "ceiling_cost": offer.cost_ceiling.amount,
-            "currency": offer.expected_cost.currency,
-            "state": "intent",
-            "slot": slot_of(self.providers[offer.provider], offer),
-            "run_id": self.run_id,
-            "started_at": now,
-        }
-        return insert(a).values(**values).returning(a.c.attempt_id)
-
-    def _refused_intent(self, error: IntegrityError) -> Skipped:
+    def _slot_is_busy(self, conn: Connection, intent: Intent) -> bool:
         """Tell a busy slot from a unit whose purchase is open: that one is looked up before anything else."""
-        if "uq_purchase_attempts_slot" in str(error.orig):
-            return Skipped.SLOT_BUSY
-        raise OpenAttemptFound(f"unit {self.claim.esim_id} has an open purchase; it is looked up first") from error
+        a = purchase_attempts.c
+        live = select(a.attempt_id).where(a.esim_id == self.claim.esim_id, a.state.in_((*OPEN_STATES, "provisioned")))
+        return intent.slot is not None and conn.scalar(live.limit(1)) is None
+
+    def _intent(self, offer: BuyableOffer, failover_step: int, reference: str, now: datetime) -> Intent:
+        claim = self.claim
+        return Intent(
+            esim_id=claim.esim_id,
+            order_id=claim.order_id,
+            fence=claim.fence,
+            owner=claim.owner,
+            failover_step=failover_step,
+            provider=offer.provider,
+            offer_id=offer.offer_id,
+            provider_package_id=offer.provider_package_id,
+            package_name=offer.name,
+            order_hints=dict(offer.hints),
+            reference=reference,
+            expected_cost=offer.expected_cost.amount,
+            ceiling_cost=offer.cost_ceiling.amount,
+            currency=offer.expected_cost.currency,
+            slot=slot_of(self.desk.providers[offer.provider], offer),
+            run_id=self.run_id,
+            started_at=now,
+        )
 
 
 class OpenAttemptFound(LeaseLost):

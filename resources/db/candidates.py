@@ -6,7 +6,7 @@ the provider's last good catalogue, in stock, not quarantined, not switched off 
 the order above the allowed loss.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_DOWN, Decimal
@@ -42,73 +42,117 @@ class Candidates:
 
 # The package as sold is the yardstick; where its row is gone, only its own group can serve it.
 _EQUIVALENT = """
-with sold as (
-    select p.package_id, p.kind, p.allowance, p.data_mb, p.daily_mb, p.throttle_kbps, p.validity_days,
-        p.voice_minutes, p.sms,
-        (select o.coverage_key from offers o where o.package_id = p.package_id limit 1) as coverage_key
-    from packages p where p.package_id = :package_id
-), grouped as (
-    select o.*, 0 as tier from offers o where o.package_id = :package_id
-    union all
-    select o.*, 1 from sold s
-    join offers o on o.coverage_key = s.coverage_key and o.kind = s.kind and o.package_id <> s.package_id
-    join packages q on q.package_id = o.package_id
-    where o.validity_days >= s.validity_days and q.voice_minutes >= s.voice_minutes and q.sms >= s.sms
-        and (
-            (o.allowance = s.allowance and s.allowance <> 'unlimited' and o.data_mb >= s.data_mb)
-            or (o.allowance = 'unlimited' and s.allowance <> 'unlimited' and q.daily_mb is null)
-            or (o.allowance = 'unlimited' and s.allowance = 'unlimited'
-                and (q.daily_mb is null or q.daily_mb >= s.daily_mb)
-                and (q.throttle_kbps is null or q.throttle_kbps >= s.throttle_kbps))
-        )
-)
-select g.offer_id, g.provider, g.provider_package_id, g.name, g.cost_amount, g.cost_currency, g.landed_micros,
-    g.order_hints, p.order_fee_micros, p.open_until
-from grouped g join providers p on p.slug = g.provider
-where p.enabled and g.on_offer and coalesce(g.stock, 1) > 0 and g.excluded_reason is null
-    and (g.auto_mode or g.is_enabled) and g.landed_micros <= :ceiling
-order by g.tier, {order}, p.priority, g.provider, g.provider_package_id
-limit :most
+select w.nr, c.* from unnest(cast(:packages as text[]), cast(:ceilings as bigint[])) with ordinality
+    as w(package_id, ceiling, nr)
+cross join lateral (
+    with sold as (
+        select p.package_id, p.kind, p.allowance, p.data_mb, p.daily_mb, p.throttle_kbps, p.validity_days,
+            p.voice_minutes, p.sms,
+            (select o.coverage_key from offers o where o.package_id = p.package_id limit 1) as coverage_key
+        from packages p where p.package_id = w.package_id
+    ), grouped as (
+        select o.*, 0 as tier from offers o where o.package_id = w.package_id
+        union all
+        select o.*, 1 from sold s
+        join offers o on o.coverage_key = s.coverage_key and o.kind = s.kind and o.package_id <> s.package_id
+        join packages q on q.package_id = o.package_id
+        where o.validity_days >= s.validity_days and q.voice_minutes >= s.voice_minutes and q.sms >= s.sms
+            and (
+                (o.allowance = s.allowance and s.allowance <> 'unlimited' and o.data_mb >= s.data_mb)
+                or (o.allowance = 'unlimited' and s.allowance <> 'unlimited' and q.daily_mb is null)
+                or (o.allowance = 'unlimited' and s.allowance = 'unlimited'
+                    and (q.daily_mb is null or q.daily_mb >= s.daily_mb)
+                    and (q.throttle_kbps is null or q.throttle_kbps >= s.throttle_kbps))
+            )
+    )
+    select g.offer_id, g.provider, g.provider_package_id, g.name, g.cost_amount, g.cost_currency, g.landed_micros,
+        g.order_hints, p.order_fee_micros, p.open_until
+    from grouped g join providers p on p.slug = g.provider
+    where p.enabled and g.on_offer and coalesce(g.stock, 1) > 0 and g.excluded_reason is null
+        and (g.auto_mode or g.is_enabled) and g.landed_micros <= w.ceiling
+    order by g.tier, {order}, p.priority, g.provider, g.provider_package_id
+    limit :most
+) c
+order by w.nr
 """
 _ORDERS = {"landed_cost": "g.landed_micros", "priority": "p.priority, g.landed_micros"}
 _STATEMENTS = {name: text(_EQUIVALENT.format(order=order)) for name, order in _ORDERS.items()}
+_SALES = text(
+    """
+    select e.esim_id, i.package_id, i.unit_price_micros_usd,
+        (select sum(j.quantity) from order_items j where j.order_id = i.order_id) as units
+    from esims e join order_items i on i.item_id = e.item_id where e.esim_id = any(:units)
+    """
+)
 
 
 def candidates(
-    conn: Connection, sale: UnitSale, *, failover_order: str, allowed_loss_minor_usd: int, now: datetime
-) -> Candidates:
-    """Return the offers a unit may be bought from, best first; at most twelve."""
-    ceiling = ceiling_micros(conn, sale, allowed_loss_minor_usd)
-    rows = conn.execute(
-        _STATEMENTS[failover_order], {"package_id": sale.package_id, "ceiling": ceiling, "most": MOST_CANDIDATES}
-    ).mappings()
-    offers, held_back = list[BuyableOffer](), False
-    rates: dict[str, int | None] = {"USD": MICROS}
-    for row in rows:
-        if row["open_until"] is not None and row["open_until"] > now:
-            held_back = True
-            continue
-        if row["cost_currency"] not in rates:
-            rates[row["cost_currency"]] = usd_micros_per_unit(conn, row["cost_currency"])
-        if rate := rates[row["cost_currency"]]:
-            offers.append(replace(_offer(row, ceiling, rate), half_open=row["open_until"] is not None))
-    return Candidates(tuple(offers), held_back)
+    conn: Connection, sales: Sequence[UnitSale], *, failover_order: str, allowed_loss_minor_usd: int, now: datetime
+) -> list[Candidates]:
+    """Return for each sale the offers it may be bought from, best first; at most twelve."""
+    fee = payment_fee(conn)
+    ceilings = [ceiling_micros(sale, fee, allowed_loss_minor_usd) for sale in sales]
+    wanted = list(dict.fromkeys(zip((sale.package_id for sale in sales), ceilings, strict=True)))
+    values = {"packages": [key for key, _ in wanted], "ceilings": [most for _, most in wanted], "most": MOST_CANDIDATES}
+    rows: dict[int, list[RowMapping]] = {}
+    for row in conn.execute(_STATEMENTS[failover_order], values).mappings():
+        rows.setdefault(int(row["nr"]), []).append(row)
+    rates = _Rates(conn)
+    found = {
+        (package_id, ceiling): _candidates(rows.get(nr, ()), ceiling, rates, now)
+        for nr, (package_id, ceiling) in enumerate(wanted, start=1)
+    }
+    return [found[sale.package_id, ceiling] for sale, ceiling in zip(sales, ceilings, strict=True)]
 
 
-def ceiling_micros(conn: Connection, sale: UnitSale, allowed_loss_minor_usd: int) -> int:
-    """Return the most one unit may cost in micro-USD: its price, less its part of the fee, plus its part of the loss.
-
-    The allowed loss is an order's: its units share it equally.
-    """
+def payment_fee(conn: Connection) -> tuple[int, int]:
+    """Return what the payment service keeps, by the rules in force: basis points, and micro-USD per payment."""
     fee = conn.execute(
         text(
             "select payment_fee_bp, payment_fee_micros from pricing_rules"
             " where scope = 'global' and valid_to is null order by rule_id desc limit 1"
         )
     ).one_or_none()
-    fee_bp, fee_fixed = (int(fee[0]), int(fee[1])) if fee else (0, 0)
+    return (int(fee[0]), int(fee[1])) if fee else (0, 0)
+
+
+def ceiling_micros(sale: UnitSale, fee: tuple[int, int], allowed_loss_minor_usd: int) -> int:
+    """Return the most one unit may cost in micro-USD: its price, less its part of the fee, plus its part of the loss.
+
+    The allowed loss is an order's: its units share it equally.
+    """
+    fee_bp, fee_fixed = fee
     share = -(-sale.price_micros_usd * fee_bp // BASIS_POINTS) + -(-fee_fixed // sale.units_in_order)
     return sale.price_micros_usd - share + allowed_loss_minor_usd * (MICROS // 100) // sale.units_in_order
+
+
+def sales_of(conn: Connection, units: Sequence[UUID]) -> dict[UUID, UnitSale]:
+    """Return what was sold as each of these units."""
+    rows = conn.execute(_SALES, {"units": list(units)})
+    return {row.esim_id: UnitSale(str(row.package_id), int(row.unit_price_micros_usd), int(row.units)) for row in rows}
+
+
+class _Rates:
+    """Reference rates of one look, each read once."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._known: dict[str, int | None] = {"USD": MICROS}
+
+    def of(self, currency: str) -> int | None:
+        if currency not in self._known:
+            self._known[currency] = usd_micros_per_unit(self._conn, currency)
+        return self._known[currency]
+
+
+def _candidates(rows: Sequence[RowMapping], ceiling: int, rates: _Rates, now: datetime) -> Candidates:
+    offers, held_back = list[BuyableOffer](), False
+    for row in rows:
+        if row["open_until"] is not None and row["open_until"] > now:
+            held_back = True
+        elif rate := rates.of(row["cost_currency"]):
+            offers.append(replace(_offer(row, ceiling, rate), half_open=row["open_until"] is not None))
+    return Candidates(tuple(offers), held_back)
 
 
 def _offer(row: RowMapping, ceiling: int, rate: int) -> BuyableOffer:
@@ -128,16 +172,3 @@ def _offer(row: RowMapping, ceiling: int, rate: int) -> BuyableOffer:
 
 def _hints(stored: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(value) for name, value in stored.items()}
-
-
-def sale_of(conn: Connection, esim_id: UUID) -> UnitSale:
-    """Return what was sold as this unit."""
-    row = conn.execute(
-        text(
-            "select i.package_id, i.unit_price_micros_usd,"
-            " (select sum(j.quantity) from order_items j where j.order_id = i.order_id) as units"
-            " from esims e join order_items i on i.item_id = e.item_id where e.esim_id = :esim_id"
-        ),
-        {"esim_id": esim_id},
-    ).one()
-    return UnitSale(str(row.package_id), int(row.unit_price_micros_usd), int(row.units))

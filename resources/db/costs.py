@@ -13,18 +13,39 @@ from resources.db.catalogue_reader import usd_micros_per_unit
 from resources.db.tables import providers
 
 
-def booked_cost(conn: Connection, attempt: Row[Any], told: Cost | None) -> tuple[Cost, int]:
-    """Return a purchase's cost and its landed value in micro-USD at today's rate, the provider's order fee included.
+class CostBook:
+    """Rates and order fees as they are in one transaction, each read when it is first needed."""
 
-    A cost told in a currency without a reference rate cannot be booked: the expected one stands in, and the daily
-    comparison with the provider's statement shows the difference.
-    """
-    expected = Cost(attempt.expected_cost, attempt.currency)
-    cost = told or (expected if attempt.cost is None else Cost(attempt.cost, attempt.currency))
-    rate = usd_micros_per_unit(conn, cost.currency) if cost.currency != "USD" else None
-    if cost.currency != "USD" and rate is None:
-        cost = expected
-        rate = usd_micros_per_unit(conn, cost.currency)
-    rates = Rates({cost.currency: rate} if rate else {})
-    fee = conn.scalar(select(providers.c.order_fee_micros).where(providers.c.slug == attempt.provider))
-    return cost, landed_micros(cost, rates, int(fee or 0))
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._rates: dict[str, int | None] = {"USD": None}
+        self._fees: dict[str, int] = {}
+
+    def booked(self, attempt: Row[Any], told: Cost | None) -> tuple[Cost, int]:
+        """Return a purchase's cost and its landed value in micro-USD at today's rate, with the provider's order fee.
+
+        A cost told in a currency without a reference rate cannot be booked: the expected one stands in, and the daily
+        comparison with the provider's statement shows the difference.
+        """
+        expected = Cost(attempt.expected_cost, attempt.currency)
+        cost = told or (expected if attempt.cost is None else Cost(attempt.cost, attempt.currency))
+        if cost.currency != "USD" and self._rate(cost.currency) is None:
+            cost = expected
+        rate = self._rate(cost.currency)
+        return cost, landed_micros(cost, Rates({cost.currency: rate} if rate else {}), self._fee(attempt.provider))
+
+    def _rate(self, currency: str) -> int | None:
+        if currency not in self._rates:
+            self._rates[currency] = usd_micros_per_unit(self._conn, currency)
+        return self._rates[currency]
+
+    def _fee(self, provider: str) -> int:
+        if provider not in self._fees:
+            fee = select(providers.c.order_fee_micros).where(providers.c.slug == provider)
+            self._fees[provider] = int(self._conn.scalar(fee) or 0)
+        return self._fees[provider]
+
+
+def booked_cost(conn: Connection, attempt: Row[Any], told: Cost | None) -> tuple[Cost, int]:
+    """Return what one purchase is booked at; see `CostBook.booked`."""
+    return CostBook(conn).booked(attempt, told)

@@ -41,6 +41,16 @@ class Entry:
     original_currency: str
 
 
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """Entries that belong together, under the key by which they are booked once."""
+
+    key: str
+    order_id: UUID
+    entries: Sequence[Entry]
+    esim_n: int | None = None
+
+
 def payment_received(amount: Money, usd_micros: int) -> tuple[Entry, Entry]:
     """Return the entries for a customer's payment: cash against customer payments."""
     return _pair(Account.CASH, Account.CUSTOMER_PAYMENT, usd_micros, _major(amount), amount.currency)
@@ -79,21 +89,36 @@ def post(
     Raises:
         InvalidMoney: the entries do not sum to zero, in USD or in an original currency.
     """
-    _check_balanced(posting_key, entries)
-    rows = [
+    rows = _rows(Posting(posting_key, order_id, entries, esim_n))
+    statement = insert(ledger_entries).values(rows).on_conflict_do_nothing()
+    return conn.scalar(statement.returning(ledger_entries.c.entry_id)) is not None
+
+
+def post_many(conn: Connection, postings: Sequence[Posting]) -> None:
+    """Book postings in one statement; those booked already are left as they are.
+
+    Raises:
+        InvalidMoney: one of them does not sum to zero; nothing was booked.
+    """
+    rows = [row for posting in postings for row in _rows(posting)]
+    if rows:
+        conn.execute(insert(ledger_entries).on_conflict_do_nothing(), rows)
+
+
+def _rows(posting: Posting) -> list[dict[str, object]]:
+    _check_balanced(posting.key, posting.entries)
+    return [
         {
-            "posting_key": posting_key,
-            "order_id": order_id,
-            "esim_n": esim_n,
+            "posting_key": posting.key,
+            "order_id": posting.order_id,
+            "esim_n": posting.esim_n,
             "account": entry.account,
             "amount_micros": entry.amount_micros,
             "original_amount": entry.original_amount,
             "original_currency": entry.original_currency,
         }
-        for entry in entries
+        for entry in posting.entries
     ]
-    statement = insert(ledger_entries).values(rows).on_conflict_do_nothing()
-    return conn.scalar(statement.returning(ledger_entries.c.entry_id)) is not None
 
 
 def balance(conn: Connection, order_id: UUID) -> Mapping[str, int]:

@@ -5,39 +5,51 @@ about what was refunded, naming only units no mail has named before. Operations 
 that needs a person. Texts for Slack carry ids and reasons, never personal data.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import Connection, select
 
 from esim.orders import OrderStatus, UnitStatus
-from resources.db.outbox import Channel, enqueue
+from resources.db.outbox import Channel, Notice, enqueue_many
 from resources.db.tables import outbox
 from resources.db.transitions import OrderRow, UnitRow
 
 CONFIRMATION = "order_confirmation"
 REFUNDED = "order_failed_refunded"
+_Told = Mapping[tuple[UUID, str], set[int]]  # order and kind of mail -> the units such mails have named
 _RETRY_IS_FAR = timedelta(minutes=2)
 _IN_WORK = frozenset({UnitStatus.UNPAID, UnitStatus.WORKING, UnitStatus.PENDING, UnitStatus.UNKNOWN})
 
 
 def tell_of_changes(conn: Connection, order: OrderRow, units: Sequence[UnitRow], now: datetime) -> None:
     """Queue what a changed order calls for; the caller holds the order's lock and passes its units as they are now."""
-    if any(_is_in_work(unit, now) for unit in units):
-        return
+    tell_of_many(conn, [(order, units)], now)
+
+
+def tell_of_many(conn: Connection, changed: Sequence[tuple[OrderRow, Sequence[UnitRow]]], now: datetime) -> None:
+    """Do what `tell_of_changes` does for many orders, in two statements."""
+    ended = [(order, units) for order, units in changed if not any(_is_in_work(unit, now) for unit in units)]
+    if ended:
+        told = _told(conn, [order.order_id for order, _ in ended])
+        enqueue_many(conn, [notice for order, units in ended for notice in _called_for(order, units, told)])
+
+
+def _called_for(order: OrderRow, units: Sequence[UnitRow], told: _Told) -> Iterator[Notice]:
     delivered = [unit.n for unit in units if unit.status is UnitStatus.DELIVERED]
-    _tell_customer(conn, order, CONFIRMATION, "confirmation", delivered)
+    yield from _to_customer(order, CONFIRMATION, "confirmation", delivered, told)
     if not any(unit.status is UnitStatus.FAILED for unit in units):
-        _tell_customer(conn, order, REFUNDED, "refunded", [u.n for u in units if u.status is UnitStatus.REFUNDED])
+        refunded = [unit.n for unit in units if unit.status is UnitStatus.REFUNDED]
+        yield from _to_customer(order, REFUNDED, "refunded", refunded, told)
     if order.status is OrderStatus.COMPLETED:
         text = f"Order {order.display_id} is complete: {len(delivered)} of {len(units)} eSIMs delivered."
-        tell_operations(conn, order.order_id, "order_completed", f"completed:{order.order_id}", text)
+        yield _to_operations(order.order_id, "order_completed", f"completed:{order.order_id}", text)
 
 
 def tell_operations(conn: Connection, order_id: UUID | None, kind: str, key: str, text: str) -> None:
     """Queue one note for Slack, once per key; `text` carries ids and reasons only."""
-    enqueue(conn, key=f"slack:{key}", channel=Channel.SLACK, kind=kind, order_id=order_id, payload={"text": text})
+    enqueue_many(conn, [_to_operations(order_id, kind, key, text)])
 
 
 def tell_unit_failed(conn: Connection, order: OrderRow, unit: UnitRow, reason: str) -> None:
@@ -58,23 +70,20 @@ def _is_in_work(unit: UnitRow, now: datetime) -> bool:
     return unit.status in _IN_WORK
 
 
-def _tell_customer(conn: Connection, order: OrderRow, kind: str, prefix: str, units: Iterable[int]) -> None:
-    news = sorted(set(units) - _told(conn, order.order_id, kind))
-    if not news:
-        return
-    first = enqueue(
-        conn,
-        key=f"{prefix}:{order.order_id}",
-        channel=Channel.MAIL,
-        kind=kind,
-        order_id=order.order_id,
-        payload={"esims": news},
-    )
-    if not first:
-        key = f"{prefix}:{order.order_id}:{'-'.join(map(str, news))}"
-        enqueue(conn, key=key, channel=Channel.MAIL, kind=kind, order_id=order.order_id, payload={"esims": news})
+def _to_operations(order_id: UUID | None, kind: str, key: str, text: str) -> Notice:
+    return Notice(f"slack:{key}", Channel.SLACK, kind, order_id, {"text": text})
 
 
-def _told(conn: Connection, order_id: UUID, kind: str) -> set[int]:
-    written = select(outbox.c.payload).where(outbox.c.order_id == order_id, outbox.c.kind == kind)
-    return {int(n) for payload in conn.scalars(written) for n in payload.get("esims", ())}
+def _to_customer(order: OrderRow, kind: str, prefix: str, units: Sequence[int], told: _Told) -> Iterator[Notice]:
+    """Yield the mail about units no mail of this kind has named; the first of an order has the order's plain key."""
+    before = told.get((order.order_id, kind), set())
+    if news := sorted(set(units) - before):
+        key = f"{prefix}:{order.order_id}" + (f":{'-'.join(map(str, news))}" if before else "")
+        yield Notice(key, Channel.MAIL, kind, order.order_id, {"esims": news})
+
+
+def _told(conn: Connection, order_ids: Sequence[UUID]) -> _Told:
+    o, told = outbox.c, dict[tuple[UUID, str], set[int]]()
+    for row in conn.execute(select(o.order_id, o.kind, o.payload).where(o.order_id.in_(order_ids))):
+        told.setdefault((row.order_id, row.kind), set()).update(int(n) for n in row.payload.get("esims", ()))
+    return told

@@ -20,6 +20,8 @@ from sqlalchemy.dialects.postgresql import UUID
 
 from resources.db.columns import JSON_OR_NULL, at, changed, metadata
 
+OPEN_STATES = ("intent", "prepared", "pending", "unknown")  # of a purchase attempt without an end
+
 orders = Table(
     "orders",
     metadata,

@@ -1,7 +1,7 @@
 """Notices wait here, written in the transaction of the change they tell of, each with a key that exists once."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -43,6 +43,23 @@ def enqueue(
     row = {"key": key, "channel": Channel(channel), "kind": kind, "order_id": order_id, "payload": dict(payload or {})}
     statement = insert(outbox).values(**row).on_conflict_do_nothing(index_elements=[outbox.c.key])
     return conn.scalar(statement.returning(outbox.c.outbox_id)) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One notice to queue; see `enqueue`."""
+
+    key: str
+    channel: Channel
+    kind: str
+    order_id: UUID | None
+    payload: Mapping[str, object] = field(default_factory=dict)
+
+
+def enqueue_many(conn: Connection, notices: Sequence[Notice]) -> None:
+    """Queue notices in one statement; those whose key was queued before are left as they are."""
+    if notices:
+        conn.execute(insert(outbox).on_conflict_do_nothing(index_elements=[outbox.c.key]), list(map(asdict, notices)))
 
 
 @dataclass(frozen=True, slots=True)

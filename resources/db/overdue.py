@@ -15,8 +15,8 @@ from esim.purchase import ErrorType
 from resources.db import notices
 from resources.db.leases import lock_unit
 from resources.db.rounds import RetryPolicy, give_up
-from resources.db.settlement import OPEN_STATES, Scribe
-from resources.db.tables import purchase_attempts
+from resources.db.settlement import Scribe
+from resources.db.tables import OPEN_STATES, purchase_attempts
 from resources.db.transitions import OrderRow, UnitRow, lock_order, lock_units, move_unit, settle_locked
 
 LOOK_AGAIN = timedelta(minutes=5)

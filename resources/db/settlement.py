@@ -14,15 +14,21 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, func, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 
-from esim.money import Cost
 from esim.orders import UnitStatus
 from esim.provisioning import resolve_delay_seconds
 from esim.purchase import ErrorType, EsimProfile, Outcome, Pending, Provisioned, Rejected, Unknown
 from resources.db import ledger, notices
 from resources.db.costs import booked_cost
+from resources.db.deliveries import (
+    SAME_ESIM,
+    TAKES_DELIVERY,
+    delivered_attempt,
+    delivered_columns,
+    iccid_lock,
+)
 from resources.db.leases import lock_unit
 from resources.db.stock import keep_as_stock
-from resources.db.tables import esims, purchase_attempts
+from resources.db.tables import OPEN_STATES, esims, purchase_attempts
 from resources.db.transitions import (
     Event,
     OrderRow,
@@ -33,12 +39,9 @@ from resources.db.transitions import (
     note,
     settle_locked,
 )
-from resources.db.vault import ICCID, Vault
+from resources.db.vault import Vault
 
-OPEN_STATES = ("intent", "prepared", "pending", "unknown")
-_TAKES_DELIVERY = (UnitStatus.WORKING, UnitStatus.PENDING, UnitStatus.UNKNOWN, UnitStatus.ATTENTION)
 _DUPLICATE = "duplicate_esim"
-_SAME_ESIM = timedelta(days=90)  # providers use ICCIDs again, but not while the eSIM they named is young
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ def record_outcome(
     order = lock_order(conn, order_id)
     attempt = conn.execute(select(a).where(a.c.attempt_id == attempt_id).with_for_update()).one()
     case = Case(conn, order, lock_unit(conn, attempt.esim_id), attempt, latency_ms)
-    if attempt.state not in OPEN_STATES or case.unit.status not in _TAKES_DELIVERY:
+    if attempt.state not in OPEN_STATES or case.unit.status not in TAKES_DELIVERY:
         _apply_late(case, outcome, scribe)
         return case.unit.status
     if isinstance(outcome, Provisioned):
@@ -106,23 +109,14 @@ def record_outcome(
 def _deliver(case: Case, outcome: Provisioned, scribe: Scribe) -> None:
     conn, unit, attempt = case.conn, case.unit, case.attempt
     cost, micros = booked_cost(conn, attempt, outcome.cost)
-    columns = _delivered_columns(case, outcome, cost, micros, scribe)
+    columns = delivered_columns(scribe.vault, attempt, outcome, cost, micros, scribe.now)
     if _is_anothers(case, outcome.profile, scribe) or not _hand_over(case, columns, scribe):
         # The provider named an eSIM that another unit has: nobody but a person can tell whose it is.
         reason = "the provider names an eSIM that another order has"
         _change_attempt(case, {"state": "unknown", "error_type": _DUPLICATE, "error": reason})
         _raise_attention(case, reason, scribe)
         return
-    _change_attempt(
-        case,
-        {
-            "state": "provisioned",
-            "provider_order_id": outcome.provider_order_id,
-            "cost": cost.amount,
-            "cost_micros": micros,
-            "finished_at": scribe.now,
-        },
-    )
+    _change_attempt(case, delivered_attempt(outcome, cost, micros, scribe.now, case.latency_ms))
     ledger.post(conn, f"cost:{attempt.attempt_id}", unit.order_id, ledger.provider_cost(cost, micros), unit.n)
     if cost.currency == attempt.currency and cost.amount > attempt.ceiling_cost:
         text = f"Order {case.order.display_id}, eSIM {unit.n}: {attempt.provider} charged {cost}, above its ceiling."
@@ -137,10 +131,10 @@ def _is_anothers(case: Case, profile: EsimProfile, scribe: Scribe) -> bool:
     if not profile.iccid:
         return False
     hashed = scribe.vault.lookup_hash(profile.iccid)
-    case.conn.execute(select(func.pg_advisory_xact_lock(int.from_bytes(hashed[:8], signed=True))))
+    case.conn.execute(select(func.pg_advisory_xact_lock(iccid_lock(hashed))))
     e = esims.c
     others = (e.iccid_hash == hashed, e.provider == case.attempt.provider, e.esim_id != case.unit.esim_id)
-    young = e.delivered_at > scribe.now - _SAME_ESIM
+    young = e.delivered_at > scribe.now - SAME_ESIM
     return case.conn.scalar(select(e.esim_id).where(*others, young).limit(1)) is not None
 
 
@@ -150,27 +144,6 @@ def _hand_over(case: Case, columns: Mapping[str, object], scribe: Scribe) -> boo
             return _move(case, UnitStatus.DELIVERED, "eSIM delivered", scribe, columns)
     except IntegrityError:
         return False
-
-
-def _delivered_columns(
-    case: Case, outcome: Provisioned, cost: Cost, micros: int, scribe: Scribe
-) -> Mapping[str, object]:
-    profile, vault = outcome.profile, scribe.vault
-    return {
-        "provider": case.attempt.provider,
-        "offer_id": case.attempt.offer_id,
-        "provider_order_id": outcome.provider_order_id,
-        "provider_esim_id": profile.provider_esim_id,
-        "iccid_enc": vault.encrypt(profile.iccid.encode(), ICCID),
-        "iccid_hash": vault.lookup_hash(profile.iccid),
-        "profile_enc": vault.encrypt_profile(profile),
-        "cost_amount": cost.amount,
-        "cost_currency": cost.currency,
-        "cost_micros": micros,
-        "delivered_at": scribe.now,
-        "next_attempt_at": None,
-        "slot_wait_since": None,
-    }
 
 
 def _await(case: Case, outcome: Pending, scribe: Scribe) -> None:

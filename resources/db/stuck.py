@@ -8,8 +8,7 @@ from sqlalchemy import Connection, Engine, select, update
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import notices
 from resources.db.refunds import request_unit_refund
-from resources.db.settlement import OPEN_STATES
-from resources.db.tables import esims, orders, purchase_attempts
+from resources.db.tables import OPEN_STATES, esims, orders, purchase_attempts
 from resources.db.transitions import UnitRow, lock_order, lock_units, move_unit, settle_order
 
 _OPEN = frozenset({UnitStatus.PENDING, UnitStatus.UNKNOWN})

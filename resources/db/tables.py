@@ -17,10 +17,19 @@ from resources.db.catalogue_tables import (
 )
 from resources.db.columns import metadata
 from resources.db.money_tables import ledger_entries, refunds
-from resources.db.order_tables import esims, order_events, order_items, orders, purchase_attempts, stock_esims
+from resources.db.order_tables import (
+    OPEN_STATES,
+    esims,
+    order_events,
+    order_items,
+    orders,
+    purchase_attempts,
+    stock_esims,
+)
 from resources.db.work_tables import drains, idempotency_keys, inbox_events, outbox
 
 __all__ = [
+    "OPEN_STATES",
     "catalogue_versions",
     "drains",
     "esims",

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Column, Connection, Row, Table, bindparam, insert, select, update
 
 from esim.errors import NotFound
 from esim.orders import TRANSITIONS, OrderStatus, UnitStatus, advance, advance_unit, status_from_units
@@ -74,6 +74,33 @@ class Event:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class OrderMove:
+    """One step of a locked order: where to, why, by whom."""
+
+    order: OrderRow
+    target: OrderStatus
+    reason: str
+    actor: str
+    now: datetime
+    run_id: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitMove:
+    """One step of a unit of a locked order, with further columns to set in it."""
+
+    unit: UnitRow
+    target: UnitStatus
+    reason: str
+    actor: str
+    now: datetime
+    run_id: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
+
+
 ORDER_COLUMNS = tuple(orders.c[name] for name in OrderRow.__slots__)
 UNIT_COLUMNS = tuple(esims.c[name] for name in UnitRow.__slots__)
 
@@ -128,21 +155,36 @@ def move_order(
     Raises:
         IllegalTransition: the table has no such step.
     """
-    if not advance(order.status, target):
-        return False
+    return move_orders(conn, [OrderMove(order, target, reason, actor, now, run_id, details or {})]) == 1
+
+
+def move_orders(conn: Connection, moves: Sequence[OrderMove]) -> int:
+    """Do what `move_order` does for many orders, in a few statements; return how many were moved."""
+    real = [move for move in moves if advance(move.order.status, move.target)]
+    _update_many(conn, orders, orders.c.order_id, [(move.order.order_id, _order_columns(move)) for move in real])
+    note(
+        conn,
+        [
+            Event(m.order.order_id, m.order.status, m.target, m.reason, m.actor, m.now, None, m.run_id, m.details)
+            for m in real
+        ],
+    )
+    for move in real:
+        move.order.status = move.target
+        move.order.attention_reason = move.reason if move.target is OrderStatus.ATTENTION else None
+    return len(real)
+
+
+def _order_columns(move: OrderMove) -> dict[str, object]:
+    order, target, now = move.order, move.target, move.now
     values: dict[str, object] = {"status": target, "updated_at": now, "attention_reason": None}
     if target is OrderStatus.ATTENTION:
-        values["attention_reason"] = reason
+        values["attention_reason"] = move.reason
     if target is OrderStatus.PAID and order.paid_at is None:
         values["paid_at"] = order.paid_at = now
     if target is OrderStatus.COMPLETED and order.completed_at is None:
         values["completed_at"] = order.completed_at = now
-    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
-    event = Event(order.order_id, order.status, target, reason, actor, now, None, run_id, details or {})
-    note(conn, [event])
-    order.status = target
-    order.attention_reason = reason if target is OrderStatus.ATTENTION else None
-    return True
+    return values
 
 
 def move_unit(  # noqa: PLR0913 - what moves, why, by whom and what goes with it: all named at every call
@@ -164,18 +206,46 @@ def move_unit(  # noqa: PLR0913 - what moves, why, by whom and what goes with it
     Raises:
         IllegalTransition: the table has no such step.
     """
-    if not advance_unit(unit.status, target):
-        return False
-    columns: dict[str, object] = {"status": target, "updated_at": now}
-    if target is UnitStatus.QUEUED:
-        columns["next_attempt_at"] = now
-    if target is not UnitStatus.WORKING:
+    return move_units(conn, [UnitMove(unit, target, reason, actor, now, run_id, details or {}, values or {})]) == 1
+
+
+def move_units(conn: Connection, moves: Sequence[UnitMove]) -> int:
+    """Do what `move_unit` does for many units, in a few statements; return how many were moved."""
+    real = [move for move in moves if advance_unit(move.unit.status, move.target)]
+    _update_many(conn, esims, esims.c.esim_id, [(move.unit.esim_id, _unit_columns(move)) for move in real])
+    note(
+        conn,
+        [
+            Event(m.unit.order_id, m.unit.status, m.target, m.reason, m.actor, m.now, m.unit.n, m.run_id, m.details)
+            for m in real
+        ],
+    )
+    for move in real:
+        move.unit.status = move.target
+    return len(real)
+
+
+def _unit_columns(move: UnitMove) -> dict[str, object]:
+    columns: dict[str, object] = {"status": move.target, "updated_at": move.now}
+    if move.target is UnitStatus.QUEUED:
+        columns["next_attempt_at"] = move.now
+    if move.target is not UnitStatus.WORKING:
         columns |= {"lease_owner": None, "lease_until": None}
-    conn.execute(update(esims).where(esims.c.esim_id == unit.esim_id).values(**columns | dict(values or {})))
-    event = Event(unit.order_id, unit.status, target, reason, actor, now, unit.n, run_id, details or {})
-    note(conn, [event])
-    unit.status = target
-    return True
+    return columns | dict(move.values)
+
+
+def _update_many(
+    conn: Connection, table: Table, key: Column[Any], rows: Sequence[tuple[UUID, Mapping[str, object]]]
+) -> None:
+    """Update rows by key; rows that set the same columns to plain values go out together."""
+    if len(rows) == 1:
+        conn.execute(update(table).where(key == rows[0][0]).values(**rows[0][1]))
+        return
+    alike: dict[frozenset[str], list[dict[str, object]]] = {}
+    for value, columns in rows:
+        alike.setdefault(frozenset(columns), []).append({"row_key": value, **columns})
+    for batch in alike.values():
+        conn.execute(update(table).where(key == bindparam("row_key")), batch)
 
 
 def settle_order(

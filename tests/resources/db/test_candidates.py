@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import Engine, insert, text
 
-from resources.db.candidates import Candidates, UnitSale, candidates, ceiling_micros
+from resources.db.candidates import Candidates, UnitSale, candidates, ceiling_micros, payment_fee
 from resources.db.tables import reference_rates
 from tests.resources.db.shop import NOW, OfferSpec, open_shop
 
@@ -15,7 +15,8 @@ SALE = UnitSale("jp-1gb-7d", 4_990_000, 1)
 
 def found(engine: Engine, sale: UnitSale = SALE, order: str = "landed_cost", loss: int = 0) -> Candidates:
     with engine.connect() as conn:
-        return candidates(conn, sale, failover_order=order, allowed_loss_minor_usd=loss, now=NOW)
+        [found] = candidates(conn, [sale], failover_order=order, allowed_loss_minor_usd=loss, now=NOW)
+        return found
 
 
 def ids(engine: Engine, **options: str) -> Sequence[str]:
@@ -100,12 +101,13 @@ def test_open_circuit_holds_back_and_a_half_open_one_says_so(engine: Engine) -> 
 def test_ceiling_keeps_the_order_above_the_allowed_loss(engine: Engine) -> None:
     open_shop(engine, [])
     with engine.connect() as conn:
+        fee = payment_fee(conn)
         # 4.99 less 2.9 % (0.14471) less 0.30, and for one of three units a third of the fixed fee
-        assert ceiling_micros(conn, SALE, 0) == 4_990_000 - 144_710 - 300_000
-        assert ceiling_micros(conn, SALE, 50) == 4_990_000 - 144_710 - 300_000 + 500_000
-        assert ceiling_micros(conn, UnitSale("jp-1gb-7d", 4_990_000, 3), 0) == 4_990_000 - 144_710 - 100_000
+        assert ceiling_micros(SALE, fee, 0) == 4_990_000 - 144_710 - 300_000
+        assert ceiling_micros(SALE, fee, 50) == 4_990_000 - 144_710 - 300_000 + 500_000
+        assert ceiling_micros(UnitSale("jp-1gb-7d", 4_990_000, 3), fee, 0) == 4_990_000 - 144_710 - 100_000
         # the allowed loss is the order's, shared by its units
-        assert ceiling_micros(conn, UnitSale("jp-1gb-7d", 4_990_000, 5), 50) == 4_990_000 - 144_710 - 60_000 + 100_000
+        assert ceiling_micros(UnitSale("jp-1gb-7d", 4_990_000, 5), fee, 50) == 4_990_000 - 144_710 - 60_000 + 100_000
 
 
 def test_ceiling_is_in_the_offers_currency_and_leaves_room_for_the_order_fee(engine: Engine) -> None:

@@ -1,0 +1,73 @@
+"""Where the workers of one process write about their purchases: each step of many units goes out in one transaction.
+
+offers to try -> intents -> clearances -> deliveries -> health. A worker that is alone waits for nobody; see
+`resources.db.together`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from esim.ports import Clock, Provider
+from resources.db.candidates import Candidates, candidates, sales_of
+from resources.db.deliveries import Delivery, deliver_together
+from resources.db.intents import Clearance, Intent, clear_intents, write_intents
+from resources.db.together import STORE_AWAY, Together
+from resources.db.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class TrialOrder:
+    """How the offers for a unit are sorted, and what an order may lose at most, in US cents."""
+
+    failover_order: str
+    allowed_loss_minor_usd: int
+
+
+class PurchaseDesk:
+    """The store's side of buying, shared by all workers of a process."""
+
+    def __init__(
+        self, engine: Engine, vault: Vault, clock: Clock, providers: Mapping[str, Provider], trial: TrialOrder
+    ) -> None:
+        self.engine, self.vault, self.clock, self.providers = engine, vault, clock, providers
+        self._trial = trial
+        self.offers = Together[tuple[UUID, datetime], Candidates](self._offers)
+        self.intents = Together[Intent, int | None](self._write_intents)
+        self.clearances = Together[Clearance, bool](self._clear)
+        self._deliveries = Together[Delivery, bool](lambda batch: deliver_together(self.engine, self.vault, batch))
+
+    def deliver(self, delivery: Delivery) -> bool:
+        """Deliver an eSIM together with others; False where the case needs more than that.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: the store is away; nothing was written.
+        """
+        try:
+            return self._deliveries.submit(delivery)
+        except STORE_AWAY:
+            raise
+        except Exception:  # noqa: BLE001 - what a batch cannot hold, the careful way looks at alone
+            return False
+
+    def _offers(self, wanted: Sequence[tuple[UUID, datetime]]) -> list[Candidates]:
+        with self.engine.connect() as conn:
+            sales = sales_of(conn, [esim_id for esim_id, _ in wanted])
+            return candidates(
+                conn,
+                [sales[esim_id] for esim_id, _ in wanted],
+                failover_order=self._trial.failover_order,
+                allowed_loss_minor_usd=self._trial.allowed_loss_minor_usd,
+                now=max(now for _, now in wanted),
+            )
+
+    def _write_intents(self, intents: Sequence[Intent]) -> list[int | None]:
+        with self.engine.begin() as conn:
+            return write_intents(conn, intents)
+
+    def _clear(self, clearances: Sequence[Clearance]) -> list[bool]:
+        with self.engine.begin() as conn:
+            return clear_intents(conn, clearances)

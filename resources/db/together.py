@@ -1,0 +1,93 @@
+"""What many threads want from the store at the same moment, done in one transaction: whoever comes first does it.
+
+A thread that comes alone is served at once, by itself. While it works, others queue up; the first of them serves all
+that wait by then. So a quiet shop waits for nobody, and a busy one pays for one commit instead of a hundred.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Event, Lock
+from typing import Generic, TypeVar
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+T = TypeVar("T")
+R = TypeVar("R")
+STORE_AWAY = (OperationalError, InterfaceError)
+
+
+class _Entry(Generic[T, R]):
+    """One thing wanted, and what came of it."""
+
+    def __init__(self, item: T) -> None:
+        self.item = item
+        self.woken = Event()
+        self.leads = False
+        self.result: R
+        self.error: BaseException | None = None
+
+
+class Together(Generic[T, R]):
+    """Serves callers in batches: `work` takes items and returns as many results, in order, or raises and did nothing.
+
+    When a batch fails, each of its items is tried alone, so that one that cannot be done harms no other; when the
+    store itself is away, all of them hear so at once.
+    """
+
+    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], most: int = 100) -> None:
+        self._work, self._most = work, most
+        self._lock = Lock()
+        self._waiting: deque[_Entry[T, R]] = deque()
+        self._led = False
+
+    def submit(self, item: T) -> R:
+        """Return what came of `item`, done alone or together with others.
+
+        Raises:
+            Exception: whatever `work` raised for it.
+        """
+        entry = _Entry[T, R](item)
+        with self._lock:
+            self._waiting.append(entry)
+            entry.leads, self._led = not self._led, True
+        if not entry.leads:
+            entry.woken.wait()
+        if entry.leads:
+            self._lead()
+        if entry.error is not None:
+            raise entry.error
+        return entry.result
+
+    def _lead(self) -> None:
+        """Serve one batch, the caller's own item first in it, and give the lead to the next who waits."""
+        with self._lock:
+            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        try:
+            self._serve(batch)
+        except BaseException as error:
+            for entry in batch:
+                entry.error = entry.error or error
+            raise
+        finally:
+            with self._lock:
+                heir = self._waiting[0] if self._waiting else None
+                self._led = heir is not None
+            if heir is not None:
+                heir.leads = True
+                heir.woken.set()
+            for entry in batch[1:]:
+                entry.woken.set()
+
+    def _serve(self, batch: Sequence[_Entry[T, R]]) -> None:
+        try:
+            results = self._work([entry.item for entry in batch])
+        except Exception as error:  # noqa: BLE001 - it is raised again for the callers, each in its own thread
+            if len(batch) > 1 and not isinstance(error, STORE_AWAY):
+                for entry in batch:
+                    self._serve([entry])
+                return
+            for entry in batch:
+                entry.error = error
+            return
+        for entry, result in zip(batch, results, strict=True):
+            entry.result = result
