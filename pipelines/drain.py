@@ -6,6 +6,7 @@ before the next, and whoever comes after it goes on from there.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -28,6 +29,8 @@ from resources.db.order_store import claim_open_units, claim_units, due_in_secon
 from resources.order_operations import OrderTools
 
 BEAT_SECONDS = 1.0
+CLAIM_SECONDS = 0.015  # a busy drain claims what comes within this time together
+LOOK_SECONDS = 0.05  # and looks this often for open purchases that are due
 LEASE_BEAT_SECONDS = 15.0
 OPEN_SOON_SECONDS = 35.0  # a drain does not end while a purchase is to be looked up within half a minute
 MOST_REPORTS = 2_000
@@ -78,6 +81,8 @@ class Drain:
         self._working: dict[Future[Sequence[UnitReport]], Lease | None] = {}  # None: a look-up
         self._untold: list[UnitReport] = []
         self._told_at = self._beaten_at = self._leased_at = self._busy_at = self._reclaimed_at = float("-inf")
+        self._claimed_at = self._looked_at = float("-inf")
+        self._more_wait = False
 
     def run(self) -> DrainReport:
         """Work until nothing has been waiting for a while, or the time is up, and say what was done."""
@@ -109,10 +114,15 @@ class Drain:
         for lease, job in jobs:
             future = pool.submit(job)
             self._working[future] = lease
-            future.add_done_callback(lambda _: flag.wake())
+            future.add_done_callback(lambda _: self._wake(flag))
         if self._working:
             self._busy_at = monotonic()
         return bool(jobs)
+
+    def _wake(self, flag: Wakeups) -> None:
+        """A worker is free: that matters while more units wait, and when it was the last one."""
+        if self._more_wait or all(future.done() for future in tuple(self._working)):
+            flag.wake()
 
     @property
     def _room(self) -> int:
@@ -129,19 +139,27 @@ class Drain:
         Look-ups have at most half of the workers: while a provider is dark they take minutes each, and fresh units
         of the others must not wait for them.
         """
-        tools, now, run_id = self._tools, self._tools.clock(), self._run_id
-        if monotonic() - self._reclaimed_at >= BEAT_SECONDS:
-            self._reclaimed_at = monotonic()
-            reclaim_expired(tools.engine, self.drain_id, now, run_id=run_id)
-        jobs: list[tuple[Lease | None, _Work]] = []
-        if self._look_up_room > 0:
-            jobs += [(None, partial(look_up_late, tools, late, self.drain_id, run_id)) for late in self._late()]
-            for unit in claim_open_units(tools.engine, self._look_up_room, now):
-                jobs.append((None, partial(look_up_attempt, tools, unit.attempt_id, unit.n, self.drain_id, run_id)))
+        jobs = self._look_ups()
         room -= len(jobs)
         return [*jobs, *self._claim(room)] if room > 0 else jobs
 
+    def _look_ups(self) -> list[tuple[Lease | None, _Work]]:
+        tools, now, run_id, at = self._tools, self._tools.clock(), self._run_id, monotonic()
+        if at - self._reclaimed_at >= BEAT_SECONDS:
+            self._reclaimed_at = at
+            reclaim_expired(tools.engine, self.drain_id, now, run_id=run_id)
+        if self._look_up_room <= 0 or (self._working and at - self._looked_at < LOOK_SECONDS):
+            return []
+        self._looked_at = at
+        jobs: list[tuple[Lease | None, _Work]] = []
+        jobs += [(None, partial(look_up_late, tools, late, self.drain_id, run_id)) for late in self._late()]
+        for unit in claim_open_units(tools.engine, self._look_up_room, now):
+            jobs.append((None, partial(look_up_attempt, tools, unit.attempt_id, unit.n, self.drain_id, run_id)))
+        return jobs
+
     def _claim(self, room: int) -> list[tuple[Lease | None, _Work]]:
+        if self._working:
+            time.sleep(max(0.0, self._claimed_at + CLAIM_SECONDS - monotonic()))
         tools, taken_at = self._tools, monotonic()
         claims = claim_units(
             tools.engine,
@@ -151,6 +169,7 @@ class Drain:
             deadline_minutes=tools.settings.customer_deadline_minutes,
             run_id=self._run_id,
         )
+        self._claimed_at, self._more_wait = taken_at, len(claims) == room
         leases = [Lease(claim, taken_at) for claim in claims]
         self._leases |= {lease.claim.esim_id: lease for lease in leases}
         return [(lease, partial(work_unit, tools, lease, self._run_id)) for lease in leases]

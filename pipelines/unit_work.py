@@ -27,7 +27,6 @@ from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
 from resources.db.overdue import give_up_overdue
-from resources.db.provider_state import note_outcome
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import Scribe, keep_outcome
 from resources.db.tables import OPEN_STATES, purchase_attempts
@@ -147,7 +146,7 @@ def _ask(provider: Provider, attempt: Row[Any], request: PurchaseRequest, now: d
 
 def _note_health(tools: OrderTools, trial: Trial) -> None:
     now, slug = tools.clock(), trial.offer.provider
-    if note_outcome(tools.engine, slug, trial.outcome, now):
+    if tools.desk.health.submit((slug, trial.outcome, now)):
         text = f"{slug}: five purchases in a row failed ({outcome_word(trial.outcome)}); resting it for a minute."
         with tools.engine.begin() as conn:
             notices.tell_operations(conn, None, "circuit_open", f"circuit:{slug}:{now:%Y%m%dT%H%M}", text)

@@ -19,6 +19,8 @@ from resources.db.purchase_desk import PurchaseDesk, TrialOrder
 from resources.db.vault import Vault
 from resources.settings import Settings, load_settings
 
+MOST_CONNECTIONS = 8  # and as many again under pressure
+
 
 def utc_now() -> datetime:
     """Return the time."""
@@ -49,8 +51,8 @@ class OrderTools:
 
     @cached_property
     def engine(self) -> Engine:
-        """The operational store, with a connection for every worker and a few to spare."""
-        return make_engine(self.url, pool_size=self.settings.drain_workers + 4)
+        """The operational store; workers write together, so that a few connections serve many of them."""
+        return make_engine(self.url, pool_size=min(self.settings.drain_workers, MOST_CONNECTIONS))
 
     @cached_property
     def vault(self) -> Vault:

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     failover_order: Literal["landed_cost", "priority"] = "landed_cost"
     allowed_loss_minor_usd: Annotated[int, Field(ge=0)] = 0
     customer_deadline_minutes: Annotated[int, Field(ge=1)] = 70
-    drain_workers: Annotated[int, Field(ge=1, le=256)] = 16
+    drain_workers: Annotated[int, Field(ge=1, le=256)] = 64
     drain_idle_seconds: float = 30.0
     drain_max_seconds: float = 600.0
     sensor_wait_seconds: Annotated[float, Field(ge=0, le=50)] = 15.0

@@ -4,6 +4,7 @@ Five failures in a row open a circuit for a minute; then one purchase is let thr
 or opens it again. Only what the provider is to blame for counts: a plan that is sold out or too dear is no failure.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, case, or_, update
@@ -45,6 +46,18 @@ def note_outcome(engine: Engine, slug: str, outcome: Outcome, now: datetime) -> 
         if isinstance(outcome, Rejected | Unknown):
             return _note_failure(conn, slug, f"{outcome.error_type}: {outcome.message}"[:500], now)
         return _note_success(conn, slug, now)
+
+
+def note_outcomes(engine: Engine, outcomes: Sequence[tuple[str, Outcome, datetime]]) -> list[bool]:
+    """Do what `note_outcome` does for many; a provider that only succeeded is written to once."""
+    failing = {slug for slug, outcome, _ in outcomes if isinstance(outcome, Rejected | Unknown)}
+    succeeded: set[str] = set()
+    opened = []
+    for slug, outcome, now in outcomes:
+        counts = slug in failing or slug not in succeeded
+        opened.append(note_outcome(engine, slug, outcome, now) if counts else False)
+        succeeded.add(slug)
+    return opened
 
 
 def reset_circuit(conn: Connection, slug: str) -> None:

@@ -12,9 +12,11 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from esim.ports import Clock, Provider
+from esim.purchase import Outcome
 from resources.db.candidates import Candidates, candidates, sales_of
 from resources.db.deliveries import Delivery, deliver_together
 from resources.db.intents import Clearance, Intent, clear_intents, write_intents
+from resources.db.provider_state import note_outcomes
 from resources.db.together import STORE_AWAY, Together
 from resources.db.vault import Vault
 
@@ -38,6 +40,7 @@ class PurchaseDesk:
         self.offers = Together[tuple[UUID, datetime], Candidates](self._offers)
         self.intents = Together[Intent, int | None](self._write_intents)
         self.clearances = Together[Clearance, bool](self._clear)
+        self.health = Together[tuple[str, Outcome, datetime], bool](lambda batch: note_outcomes(self.engine, batch))
         self._deliveries = Together[Delivery, bool](lambda batch: deliver_together(self.engine, self.vault, batch))
 
     def deliver(self, delivery: Delivery) -> bool:

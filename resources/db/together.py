@@ -10,10 +10,11 @@ from threading import Event, Lock
 from typing import Generic, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 T = TypeVar("T")
 R = TypeVar("R")
-STORE_AWAY = (OperationalError, InterfaceError)
+STORE_AWAY = (OperationalError, InterfaceError, NoConnection)
 
 
 class _Entry(Generic[T, R]):

@@ -5,8 +5,6 @@ by which a lost order is found again. There is no price guard, so the price is r
 are requests that people review.
 """
 
-import copy
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -46,44 +44,17 @@ from resources.providers.airalo_orders import (
     refusal_of,
     verify_signature,
 )
+from resources.providers.airalo_prices import AiraloPrices
 from resources.providers.airalo_session import AiraloSession, path_part
 from resources.providers.base import CATALOGUE, PREPARE, READ, Patience, Reply, settled
 from resources.providers.outcomes import not_bought, still_unknown, too_dear
 from resources.providers.paging import walk
-from resources.providers.payload import amount, listing, loose_text, mapping, trusted
+from resources.providers.payload import Row, amount, listing, loose_text, mapping, trusted
 from resources.settings import Endpoint
 
 ENTRIES_PER_PAGE = 50  # countries and regions; some 210 in all, each with its operators and packages
 MOST_PAGES = 300
-PRICE_LIFE = timedelta(seconds=5)  # so that a flash sale of one country stays under the 80 list calls a minute
 TOP_UP_LIST_LIFE = timedelta(hours=1)
-
-
-class _Prices:
-    """What one list told last; whoever holds `lock` may ask again, the others wait for what that brings."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self._read_at: datetime | None = None
-        self._told: dict[str, Cost] | ProviderError = {}
-
-    def known(self, asked_at: datetime, now: datetime) -> dict[str, Cost] | None:
-        """Return the prices while they are fresh, None when the list must be read.
-
-        Raises:
-            ProviderError: the list was read since `asked_at`, and failed: not every worker waits through that.
-        """
-        if self._read_at is None:
-            return None
-        if isinstance(self._told, ProviderError):
-            if self._read_at > asked_at:
-                raise copy.copy(self._told)
-            return None
-        return self._told if now - self._read_at <= PRICE_LIFE else None
-
-    def note(self, now: datetime, told: dict[str, Cost] | ProviderError) -> None:
-        """Keep what a reading brought."""
-        self._read_at, self._told = now, told
 
 
 class Airalo:
@@ -126,7 +97,7 @@ class Airalo:
             timeout_seconds=timeout_seconds,
             transport=transport,
         )
-        self._prices: dict[str, _Prices] = {}
+        self._prices = AiraloPrices(self._read_list, clock)
         self._top_ups: tuple[datetime, dict[str, ProviderOffer]] | None = None
 
     def close(self) -> None:
@@ -151,31 +122,16 @@ class Airalo:
 
         return walk(f"{SLUG} packages", read, most_pages=MOST_PAGES)
 
+    def _read_list(self, params: Mapping[str, str | int], patience: Patience) -> Row:
+        return self._session.get("packages", "packages", params, patience=patience)
+
     def current_cost(self, provider_package_id: str, hints: Mapping[str, str]) -> Cost:
-        """Read what one unit costs right now, from the list of its country or of all regions (5 s old at most).
+        """Read what one unit costs right now, from a list that is some seconds old at most.
 
         Raises:
             ProviderError: not to be read; `ProviderRejected` when the plan left the list (sold out or withdrawn).
         """
-        return self._listed_cost(provider_package_id, hints, READ)
-
-    def _listed_cost(self, package_id: str, hints: Mapping[str, str], patience: Patience) -> Cost:
-        asked_at = self._clock()
-        key = "&".join(f"{name}={hints[name]}" for name in sorted(hints))
-        prices = self._prices.setdefault(key, _Prices())
-        with prices.lock:
-            costs = prices.known(asked_at, self._clock())
-            if costs is None:
-                try:
-                    costs = {o.provider_package_id: o.cost for page in self._walk(hints, patience) for o in page.offers}
-                except ProviderError as error:
-                    prices.note(self._clock(), error)
-                    raise
-                prices.note(self._clock(), costs)
-        try:
-            return costs[package_id]
-        except KeyError:
-            raise ProviderRejected(f"{SLUG} packages: no plan {package_id} any more") from None
+        return self._prices.cost(provider_package_id, hints, READ)
 
     def prepare(self, request: PurchaseRequest) -> Prepared | Rejected:
         """Fetch a token and read the price again; for a top-up, note which packages the eSIM has already."""
@@ -183,7 +139,7 @@ class Airalo:
         try:
             self._session.ready()
             if request.top_up_of is None:
-                cost = self._listed_cost(request.provider_package_id, request.hints, PREPARE)
+                cost = self._prices.cost(request.provider_package_id, request.hints, PREPARE)
                 known: list[str] = []
             else:
                 cost = self._fitting_top_ups(request.top_up_of, PREPARE).get(request.provider_package_id)
