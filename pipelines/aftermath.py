@@ -1,38 +1,21 @@
 """What follows a committed change: notices are handed over, refunds are paid, each once; failures are tried again."""
 
 import logging
-from threading import Thread
+from collections.abc import Callable
+from threading import Event, Thread
 from time import monotonic
 
-from esim.errors import NoticeError, PaymentError, PaymentRejected
-from esim.money import Money
-from esim.ports import Mail
+from esim.errors import PaymentError, PaymentRejected
+from pipelines.hand_over import AT_ONCE, send_notices
 from pipelines.wakeups import Wakeups
 from resources.db.fees import book_fee, claim_fees
-from resources.db.notice_facts import OrderFacts, order_facts
-from resources.db.notices import CONFIRMATION, REFUNDED
-from resources.db.outbox import Channel, DueNotice, claim_notices, note_not_sent, note_sent
 from resources.db.refunds import DueRefund, claim_refunds, paid_back, record_refund, record_refusal, still_due
 from resources.order_operations import OrderTools
 
 PASS_SECONDS = 1.0
 FEE_SECONDS = 5.0
 FEES_AT_ONCE = 20
-PAYMENT_FAILED = "payment_failed"
 _log = logging.getLogger("numnaroad.aftermath")
-
-
-def send_notices(tools: OrderTools) -> tuple[int, int]:
-    """Hand over every notice that is due; return how many were sent and how many failed.
-
-    One is claimed at a time: a slow carrier must not keep claims waiting until they look abandoned.
-    """
-    sent = failed = 0
-    while due := claim_notices(tools.engine, 1):
-        for notice in due:
-            ok = _hand_over(tools, notice)
-            sent, failed = sent + ok, failed + (not ok)
-    return sent, failed
 
 
 def pay_refunds(tools: OrderTools, actor: str) -> tuple[int, int]:
@@ -60,73 +43,6 @@ def book_fees(tools: OrderTools) -> int:
     return booked
 
 
-def _hand_over(tools: OrderTools, notice: DueNotice) -> bool:
-    try:
-        carrier_id = _send(tools, notice)
-    except Exception as error:  # noqa: BLE001 - one notice that cannot be rendered or sent must not stop the others
-        with tools.engine.begin() as conn:
-            note_not_sent(conn, notice, f"{type(error).__name__}: {error}")
-        return False
-    with tools.engine.begin() as conn:
-        note_sent(conn, notice.outbox_id, carrier_id)
-    return True
-
-
-def _send(tools: OrderTools, notice: DueNotice) -> str:
-    if notice.channel is Channel.SLACK:
-        tools.notifier.post(str(notice.payload.get("text", notice.kind)), key=notice.key)
-        return ""
-    return tools.mailer.send(render(tools, notice), key=notice.key)
-
-
-def render(tools: OrderTools, notice: DueNotice) -> Mail:
-    """Return the mail a notice asks for.
-
-    Raises:
-        NoticeError: there is no such kind of mail, or nothing to say in it.
-        NotFound: its order is gone.
-    """
-    from resources.mail.messages import payment_failed  # templates are read when a mail is due, not at every import
-
-    if notice.order_id is None:
-        raise NoticeError(f"notice {notice.key} names no order")
-    units = [int(n) for n in notice.payload.get("esims", ())]
-    with tools.engine.connect() as conn:
-        facts = order_facts(conn, notice.order_id, units, tools.vault)
-    if notice.kind == CONFIRMATION:
-        return _confirmation(facts)
-    if notice.kind == REFUNDED:
-        return _refunded(facts)
-    if notice.kind == PAYMENT_FAILED:
-        return payment_failed(to=facts.email, display_id=facts.display_id, shop_url=tools.settings.api_url)
-    raise NoticeError(f"there is no mail of kind {notice.kind!r}")
-
-
-def _confirmation(facts: OrderFacts) -> Mail:
-    from resources.mail.messages import DeliveredEsim, order_confirmation
-
-    esims = [DeliveredEsim(unit.n, unit.package_name, unit.profile) for unit in facts.units if unit.profile]
-    if not esims:
-        raise NoticeError(f"order {facts.display_id} has no delivered eSIM to confirm")
-    return order_confirmation(to=facts.email, display_id=facts.display_id, order_url=facts.order_url, esims=esims)
-
-
-def _refunded(facts: OrderFacts) -> Mail:
-    from resources.mail.messages import order_failed_refunded
-
-    if not facts.units:
-        raise NoticeError(f"order {facts.display_id} has no refunded eSIM to tell of")
-    total = sum((unit.price for unit in facts.units), Money(0, facts.units[0].price.currency))
-    return order_failed_refunded(
-        to=facts.email,
-        display_id=facts.display_id,
-        order_url=facts.order_url,
-        refunded=total,
-        packages=[unit.package_name for unit in facts.units],
-        delivered=facts.delivered,
-    )
-
-
 def _pay(tools: OrderTools, due: DueRefund, actor: str) -> bool:
     with tools.engine.begin() as conn:
         if not still_due(conn, due, tools.clock()):
@@ -149,12 +65,16 @@ def _pay(tools: OrderTools, due: DueRefund, actor: str) -> bool:
 
 
 class Aftermath:
-    """Sends notices, pays refunds and books payment fees on a thread of its own, as soon as they are due."""
+    """Sends notices, pays refunds and books payment fees on a thread of its own, as soon as they are due.
 
-    def __init__(self, tools: OrderTools, actor: str) -> None:
-        self._tools, self._actor = tools, actor
+    While `busy` says that more paid units wait than can be worked, deliveries come first: a customer sees the eSIM on
+    the order's page before the mail. Notices go on at a modest pace then, and fees wait.
+    """
+
+    def __init__(self, tools: OrderTools, actor: str, busy: Callable[[], bool]) -> None:
+        self._tools, self._actor, self._busy = tools, actor, busy
         self._flag = Wakeups()
-        self._ending = False
+        self._ending = Event()
 
     def __enter__(self) -> "Aftermath":
         flag, url = self._flag, self._tools.url
@@ -167,23 +87,32 @@ class Aftermath:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending = True
+        self._ending.set()
         self._flag.stop()
         self._worker.join(timeout=60)
         self._listener.join(timeout=5)
 
     def _work(self) -> None:
-        fees_at = monotonic()
+        self._fees_at = monotonic()
         while True:
-            ending = self._ending  # read before the pass: what was committed before the end is still sent
+            ending = self._ending.is_set()  # read before the pass: what was committed before the end is still sent
             try:
-                pay_refunds(self._tools, self._actor)
-                send_notices(self._tools)
-                if ending or monotonic() - fees_at >= FEE_SECONDS:
-                    fees_at = monotonic()
-                    book_fees(self._tools)
+                more = self._pass(ending)
             except Exception as error:  # noqa: BLE001 - the store is away: what is due stays due
                 _log.warning("notices and refunds wait: %s", type(error).__name__)
+                more = False
             if ending:
                 return
-            self._flag.wait(PASS_SECONDS)
+            if self._busy():
+                self._ending.wait(PASS_SECONDS)
+            elif not more:
+                self._flag.wait(PASS_SECONDS)
+
+    def _pass(self, ending: bool) -> bool:
+        """Do what is due, or a handful of it; return whether more may be due."""
+        pay_refunds(self._tools, self._actor)
+        handled = sum(send_notices(self._tools, most=None if ending else AT_ONCE))
+        if ending or (monotonic() - self._fees_at >= FEE_SECONDS and not self._busy()):
+            self._fees_at = monotonic()
+            book_fees(self._tools)
+        return handled >= AT_ONCE

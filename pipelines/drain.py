@@ -29,7 +29,8 @@ from resources.db.order_store import claim_open_units, claim_units, due_in_secon
 from resources.order_operations import OrderTools
 
 BEAT_SECONDS = 1.0
-CLAIM_SECONDS = 0.015  # a busy drain claims what comes within this time together
+CLAIM_SECONDS = 0.015  # a busy drain claims what comes within this time together,
+BACKLOG_SECONDS = 0.05  # and takes more at a time while more wait than it can work
 LOOK_SECONDS = 0.05  # and looks this often for open purchases that are due
 LEASE_BEAT_SECONDS = 15.0
 OPEN_SOON_SECONDS = 35.0  # a drain does not end while a purchase is to be looked up within half a minute
@@ -93,7 +94,7 @@ class Drain:
         with (
             ThreadPoolExecutor(self._limits.workers, thread_name_prefix="unit") as pool,
             wakeups(tools.url, "paid_units") as flag,
-            Aftermath(tools, self.drain_id),
+            Aftermath(tools, self.drain_id, busy=lambda: self._more_wait),
         ):
             try:
                 while True:
@@ -158,8 +159,9 @@ class Drain:
         return jobs
 
     def _claim(self, room: int) -> list[tuple[Lease | None, _Work]]:
+        gap = BACKLOG_SECONDS if self._more_wait else CLAIM_SECONDS
         if self._working:
-            time.sleep(max(0.0, self._claimed_at + CLAIM_SECONDS - monotonic()))
+            time.sleep(max(0.0, self._claimed_at + gap - monotonic()))
         tools, taken_at = self._tools, monotonic()
         claims = claim_units(
             tools.engine,

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import dagster as dg
 
-from pipelines.aftermath import book_fees, pay_refunds, send_notices
+from pipelines.aftermath import book_fees, pay_refunds
 from pipelines.drain import Drain, DrainLimits
+from pipelines.hand_over import send_notices
 from pipelines.open_purchases import look_up_open_purchases
 from pipelines.provisioning import MAX_RUNTIME, provision_orders, show, tell
 from pipelines.unit_work import UnitReport

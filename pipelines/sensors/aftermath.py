@@ -9,11 +9,13 @@ import dagster as dg
 
 from pipelines.order_jobs import send_due_notices, work_refunds
 from pipelines.runs import young_runs
+from resources.db import drains
 from resources.db.outbox import late_notices
 from resources.db.refunds import late_refunds
 from resources.order_operations import OrderTools, ToolSource
 
-LATE = timedelta(seconds=2)  # a drain sends within a second: what is older has nobody
+LATE = timedelta(seconds=2)  # what is older than this while no drain is alive has nobody
+LATE_BESIDE_DRAINS = timedelta(seconds=30)  # a drain sends within a second, unless paid units keep it busy
 _LOOK_SECONDS = 0.5
 
 
@@ -28,7 +30,7 @@ def decide(notices: int, refunds: int, running: Collection[str]) -> list[str] | 
     jobs=[send_due_notices, work_refunds],
     minimum_interval_seconds=2,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Sends notices and pays refunds that have waited for two seconds without a drain to see to them.",
+    description="Sends notices and pays refunds that nobody has seen to for some seconds.",
 )
 def aftermath_sensor(
     context: dg.SensorEvaluationContext, operations: dg.ResourceParam[ToolSource]
@@ -49,7 +51,8 @@ def aftermath_sensor(
 
 def _late(tools: OrderTools) -> tuple[int, int]:
     with tools.engine.connect() as conn:
-        return late_notices(conn, LATE), late_refunds(conn, LATE)
+        late = LATE_BESIDE_DRAINS if drains.room(conn, tools.clock()).drains else LATE
+        return late_notices(conn, late), late_refunds(conn, late)
 
 
 def _running(instance: dg.DagsterInstance) -> list[str]:

@@ -16,6 +16,7 @@ from resources.db.outbox import Channel, Notice, enqueue_many
 from resources.db.tables import outbox
 from resources.db.transitions import OrderRow, UnitRow
 
+COMPLETED = "order_completed"
 CONFIRMATION = "order_confirmation"
 REFUNDED = "order_failed_refunded"
 _Told = Mapping[tuple[UUID, str], set[int]]  # order and kind of mail -> the units such mails have named
@@ -44,7 +45,7 @@ def _called_for(order: OrderRow, units: Sequence[UnitRow], told: _Told) -> Itera
         yield from _to_customer(order, REFUNDED, "refunded", refunded, told)
     if order.status is OrderStatus.COMPLETED:
         text = f"Order {order.display_id} is complete: {len(delivered)} of {len(units)} eSIMs delivered."
-        yield _to_operations(order.order_id, "order_completed", f"completed:{order.order_id}", text)
+        yield _to_operations(order.order_id, COMPLETED, f"completed:{order.order_id}", text)
 
 
 def tell_operations(conn: Connection, order_id: UUID | None, kind: str, key: str, text: str) -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from resources.db.tables import outbox
@@ -95,10 +95,19 @@ def claim_notices(engine: Engine, limit: int) -> list[DueNotice]:
     return sorted(notices, key=lambda notice: notice.outbox_id)
 
 
-def note_sent(conn: Connection, outbox_id: int, carrier_id: str) -> None:
-    """Note that a notice was handed over."""
-    values = {"sent_at": func.now(), "carrier_id": carrier_id, "last_error": None}
-    conn.execute(update(outbox).where(outbox.c.outbox_id == outbox_id).values(**values))
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """Notices that one call to a carrier handed over, and the id it gave."""
+
+    outbox_ids: tuple[int, ...]
+    carrier_id: str
+
+
+def note_sent(conn: Connection, handed: Sequence[Handed]) -> None:
+    """Note that notices were handed over."""
+    rows = [{"outbox_key": one, "carrier": bundle.carrier_id} for bundle in handed for one in bundle.outbox_ids]
+    sent = update(outbox).where(outbox.c.outbox_id == bindparam("outbox_key"))
+    conn.execute(sent.values(sent_at=func.now(), carrier_id=bindparam("carrier"), last_error=None), rows)
 
 
 def note_not_sent(conn: Connection, notice: DueNotice, error: str) -> None:

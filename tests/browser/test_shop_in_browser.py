@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, select, update
 
 from esim.orders import UnitStatus
-from pipelines.aftermath import send_notices
+from pipelines.hand_over import send_notices
 from resources.db.notices import tell_of_changes
 from resources.db.tables import outbox, packages
 from resources.db.transitions import lock_order, lock_units

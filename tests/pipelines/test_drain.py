@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 
 from esim.purchase import ErrorType, EventKind, Pending, ProviderEvent
-from pipelines.aftermath import send_notices
+from pipelines.hand_over import send_notices
 from resources.db import inbox
 from resources.db.attempts import stored_request
 from resources.db.tables import purchase_attempts

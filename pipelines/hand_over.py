@@ -1,0 +1,123 @@
+"""Notices on their way out: mails to customers and notes for operations, claimed together, handed over side by side."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from esim.errors import NoticeError
+from esim.money import Money
+from esim.ports import Mail
+from resources.db.notice_facts import OrderFacts, order_facts
+from resources.db.notices import COMPLETED, CONFIRMATION, REFUNDED
+from resources.db.outbox import Channel, DueNotice, Handed, claim_notices, note_not_sent, note_sent
+from resources.db.together import Together
+from resources.order_operations import OrderTools
+
+PAYMENT_FAILED = "payment_failed"
+AT_ONCE = 24  # in three turns of eight; a claim lasts far longer than three slow carriers take
+SENDERS = 8
+NOTE_CHARACTERS = 2_500  # of orders that went well, in one note
+
+
+def send_notices(tools: OrderTools, most: int | None = None) -> tuple[int, int]:
+    """Hand over every notice that is due, or about `most`; return how many were sent and how many failed."""
+    sent = failed = 0
+    told = Together[Handed, None](partial(_note_sent, tools))
+    with ThreadPoolExecutor(SENDERS, thread_name_prefix="notice") as senders:
+        while (most is None or sent + failed < most) and (due := claim_notices(tools.engine, AT_ONCE)):
+            for count, ok in senders.map(partial(_hand_over, tools, told), _bundles(due)):
+                sent, failed = sent + count * ok, failed + count * (not ok)
+    return sent, failed
+
+
+def _bundles(due: Sequence[DueNotice]) -> list[list[DueNotice]]:
+    """Put notes of orders that went well together, so that a busy hour is readable; everything else goes alone."""
+    bundles: list[list[DueNotice]] = []
+    routine: list[DueNotice] = []
+    for notice in due:
+        if notice.kind != COMPLETED:
+            bundles.append([notice])
+        elif routine and sum(len(_text(one)) for one in [*routine, notice]) <= NOTE_CHARACTERS:
+            routine.append(notice)
+        else:
+            routine = [notice]
+            bundles.append(routine)
+    return bundles
+
+
+def _hand_over(tools: OrderTools, told: Together[Handed, None], bundle: Sequence[DueNotice]) -> tuple[int, bool]:
+    try:
+        carrier_id = _send(tools, bundle)
+    except Exception as error:  # noqa: BLE001 - one notice that cannot be rendered or sent must not stop the others
+        with tools.engine.begin() as conn:
+            for notice in bundle:
+                note_not_sent(conn, notice, f"{type(error).__name__}: {error}")
+        return len(bundle), False
+    told.submit(Handed(tuple(notice.outbox_id for notice in bundle), carrier_id))
+    return len(bundle), True
+
+
+def _note_sent(tools: OrderTools, handed: Sequence[Handed]) -> list[None]:
+    with tools.engine.begin() as conn:
+        note_sent(conn, handed)
+    return [None] * len(handed)
+
+
+def _send(tools: OrderTools, bundle: Sequence[DueNotice]) -> str:
+    notice = bundle[0]
+    if notice.channel is Channel.SLACK:
+        tools.notifier.post("\n".join(map(_text, bundle)), key=notice.key)
+        return ""
+    return tools.mailer.send(render(tools, notice), key=notice.key)
+
+
+def _text(notice: DueNotice) -> str:
+    return str(notice.payload.get("text", notice.kind))
+
+
+def render(tools: OrderTools, notice: DueNotice) -> Mail:
+    """Return the mail a notice asks for.
+
+    Raises:
+        NoticeError: there is no such kind of mail, or nothing to say in it.
+        NotFound: its order is gone.
+    """
+    from resources.mail.messages import payment_failed  # templates are read when a mail is due, not at every import
+
+    if notice.order_id is None:
+        raise NoticeError(f"notice {notice.key} names no order")
+    units = [int(n) for n in notice.payload.get("esims", ())]
+    with tools.engine.connect() as conn:
+        facts = order_facts(conn, notice.order_id, units, tools.vault)
+    if notice.kind == CONFIRMATION:
+        return _confirmation(facts)
+    if notice.kind == REFUNDED:
+        return _refunded(facts)
+    if notice.kind == PAYMENT_FAILED:
+        return payment_failed(to=facts.email, display_id=facts.display_id, shop_url=tools.settings.api_url)
+    raise NoticeError(f"there is no mail of kind {notice.kind!r}")
+
+
+def _confirmation(facts: OrderFacts) -> Mail:
+    from resources.mail.messages import DeliveredEsim, order_confirmation
+
+    esims = [DeliveredEsim(unit.n, unit.package_name, unit.profile) for unit in facts.units if unit.profile]
+    if not esims:
+        raise NoticeError(f"order {facts.display_id} has no delivered eSIM to confirm")
+    return order_confirmation(to=facts.email, display_id=facts.display_id, order_url=facts.order_url, esims=esims)
+
+
+def _refunded(facts: OrderFacts) -> Mail:
+    from resources.mail.messages import order_failed_refunded
+
+    if not facts.units:
+        raise NoticeError(f"order {facts.display_id} has no refunded eSIM to tell of")
+    total = sum((unit.price for unit in facts.units), Money(0, facts.units[0].price.currency))
+    return order_failed_refunded(
+        to=facts.email,
+        display_id=facts.display_id,
+        order_url=facts.order_url,
+        refunded=total,
+        packages=[unit.package_name for unit in facts.units],
+        delivered=facts.delivered,
+    )
