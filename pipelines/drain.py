@@ -31,7 +31,7 @@ from resources.order_operations import OrderTools
 BEAT_SECONDS = 1.0
 CLAIM_SECONDS = 0.015  # a busy drain claims what comes within this time together,
 BACKLOG_SECONDS = 0.05  # and takes more at a time while more wait than it can work
-LOOK_SECONDS = 0.05  # and looks this often for open purchases that are due
+LOOK_SECONDS = 0.2  # and looks this often for open purchases that are due
 LEASE_BEAT_SECONDS = 15.0
 OPEN_SOON_SECONDS = 35.0  # a drain does not end while a purchase is to be looked up within half a minute
 MOST_REPORTS = 2_000

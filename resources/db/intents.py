@@ -5,14 +5,15 @@ open or successful attempt per unit, one open attempt per slot), and what they r
 clearance moves an intent to `prepared` only while the lease runs.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+
+from resources.db.documents import document
 
 _WRITE = text(
     """
@@ -93,15 +94,11 @@ def write_intents(conn: Connection, intents: Sequence[Intent]) -> list[int | Non
     That is one whose unit is not its worker's any more or is locked just now, has an open purchase, or wants a slot
     that is taken.
     """
-    written = {row.reference: int(row.attempt_id) for row in conn.execute(_WRITE, {"rows": _document(intents)})}
+    written = {row.reference: int(row.attempt_id) for row in conn.execute(_WRITE, {"rows": document(intents)})}
     return [written.get(intent.reference) for intent in intents]
 
 
 def clear_intents(conn: Connection, clearances: Sequence[Clearance]) -> list[bool]:
     """Clear intents for sending; return for each whether its worker still holds the unit and the lease."""
-    cleared = set(conn.scalars(_CLEAR, {"rows": _document(clearances)}))
+    cleared = set(conn.scalars(_CLEAR, {"rows": document(clearances)}))
     return [clearance.reference in cleared for clearance in clearances]
-
-
-def _document(rows: Sequence[Intent] | Sequence[Clearance]) -> str:
-    return json.dumps([asdict(row) for row in rows], default=str)

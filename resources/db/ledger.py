@@ -4,18 +4,31 @@ Amounts are micro-USD at the rate of the day the money moved (debit positive, cr
 amount and currency. Customers' amounts take the rate at which they were sold (`order_items.unit_price_micros_usd`).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.errors import InvalidMoney
 from esim.money import Cost, Money, exponent
 from resources.db.tables import ledger_entries
+
+_POST = text(
+    """
+    insert into ledger_entries
+        (posting_key, order_id, esim_n, account, amount_micros, original_amount, original_currency)
+    select posting_key, order_id, esim_n, account, amount_micros, original_amount, original_currency
+    from jsonb_to_recordset(cast(:rows as jsonb)) as entry(
+        posting_key text, order_id uuid, esim_n smallint, account text, amount_micros bigint, original_amount numeric,
+        original_currency text)
+    on conflict do nothing
+    """
+)
 
 
 class Account(StrEnum):
@@ -100,9 +113,8 @@ def post_many(conn: Connection, postings: Sequence[Posting]) -> None:
     Raises:
         InvalidMoney: one of them does not sum to zero; nothing was booked.
     """
-    rows = [row for posting in postings for row in _rows(posting)]
-    if rows:
-        conn.execute(insert(ledger_entries).on_conflict_do_nothing(), rows)
+    if rows := [row for posting in postings for row in _rows(posting)]:
+        conn.execute(_POST, {"rows": json.dumps(rows, default=str)})
 
 
 def _rows(posting: Posting) -> list[dict[str, object]]:

@@ -77,6 +77,15 @@ _ROUND = text(
     order by a.number
     """
 )
+_OPEN = text(
+    """
+    with due as (
+        select esim_id from esims where status in ('pending', 'unknown', 'attention') and next_attempt_at <= :now
+        order by next_attempt_at limit :limit for update skip locked
+    )
+    update esims e set next_attempt_at = :until from due where e.esim_id = due.esim_id returning e.esim_id
+    """
+)
 _ORPHANS = text(
     """
     with due as (
@@ -142,25 +151,10 @@ def _claim_orphans(engine: Engine, limit: int, now: datetime) -> list[OpenUnit]:
 
 
 def _claim_waiting_units(engine: Engine, limit: int, now: datetime) -> list[OpenUnit]:
-    open_states = (UnitStatus.PENDING, UnitStatus.UNKNOWN, UnitStatus.ATTENTION)
-    due = (
-        select(esims.c.esim_id)
-        .where(esims.c.status.in_(open_states), esims.c.next_attempt_at <= now)
-        .order_by(esims.c.next_attempt_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
     attempt, unit = purchase_attempts.c, esims.c
+    values = {"now": now, "limit": limit, "until": now + timedelta(seconds=POLL_LEASE_SECONDS)}
     with engine.begin() as conn:
-        taken = list(
-            conn.scalars(
-                update(esims)
-                .where(unit.esim_id == due.c.esim_id)
-                .values(next_attempt_at=now + timedelta(seconds=POLL_LEASE_SECONDS))
-                .returning(unit.esim_id)
-            )
-        )
+        taken = list(conn.scalars(_OPEN, values))
         if not taken:
             return []
         found = (

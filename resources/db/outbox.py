@@ -1,15 +1,16 @@
 """Notices wait here, written in the transaction of the change they tell of, each with a key that exists once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from resources.db.documents import document
 from resources.db.tables import outbox
 
 MOST_ATTEMPTS = 200  # about eight days; what cannot be delivered by then is shown, not tried
@@ -17,6 +18,16 @@ TELL_AFTER_ATTEMPTS = 10  # about an hour and a half: the carrier or its key is 
 _IN_FLIGHT = timedelta(seconds=120)  # nobody else sends the same notice while one does
 _RETRY_FIRST = timedelta(seconds=5)
 _RETRY_MOST = timedelta(hours=1)
+
+
+_QUEUE = text(
+    """
+    insert into outbox (key, channel, kind, order_id, payload)
+    select key, channel, kind, order_id, payload from jsonb_to_recordset(cast(:rows as jsonb)) as notice(
+        key text, channel text, kind text, order_id uuid, payload jsonb)
+    on conflict (key) do nothing
+    """
+)
 
 
 class Channel(StrEnum):
@@ -59,7 +70,7 @@ class Notice:
 def enqueue_many(conn: Connection, notices: Sequence[Notice]) -> None:
     """Queue notices in one statement; those whose key was queued before are left as they are."""
     if notices:
-        conn.execute(insert(outbox).on_conflict_do_nothing(index_elements=[outbox.c.key]), list(map(asdict, notices)))
+        conn.execute(_QUEUE, {"rows": document(notices)})
 
 
 @dataclass(frozen=True, slots=True)

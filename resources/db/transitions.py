@@ -5,16 +5,17 @@ state it is in already is a no-op; a step that is not in the table raises and ch
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Connection, Row, Table, bindparam, insert, select, update
+from sqlalchemy import Column, Connection, Row, Table, bindparam, select, text, update
 
 from esim.errors import NotFound
 from esim.orders import TRANSITIONS, OrderStatus, UnitStatus, advance, advance_unit, status_from_units
-from resources.db.tables import esims, order_events, orders
+from resources.db.documents import document
+from resources.db.tables import esims, orders
 
 
 @dataclass(slots=True)
@@ -101,6 +102,15 @@ class UnitMove:
     values: Mapping[str, object] = field(default_factory=dict)
 
 
+_NOTE = text(
+    """
+    insert into order_events (order_id, esim_n, from_status, to_status, reason, actor, run_id, details, at)
+    select order_id, esim_n, from_status, to_status, reason, actor, run_id, details, at
+    from jsonb_to_recordset(cast(:rows as jsonb)) as event(
+        order_id uuid, esim_n smallint, from_status text, to_status text, reason text, actor text, run_id text,
+        details jsonb, at timestamptz)
+    """
+)
 ORDER_COLUMNS = tuple(orders.c[name] for name in OrderRow.__slots__)
 UNIT_COLUMNS = tuple(esims.c[name] for name in UnitRow.__slots__)
 
@@ -314,4 +324,4 @@ def hold_order(conn: Connection, order: OrderRow, *, reason: str, actor: str, no
 def note(conn: Connection, events: Sequence[Event]) -> None:
     """Append events to the history of orders, in one statement."""
     if events:
-        conn.execute(insert(order_events), [asdict(event) for event in events])
+        conn.execute(_NOTE, {"rows": document(events)})
