@@ -18,9 +18,16 @@ from resources.db.catalogue_tables import (
 from resources.db.columns import metadata
 from resources.db.money_tables import ledger_entries, refunds
 from resources.db.order_tables import esims, order_events, order_items, orders, purchase_attempts, stock_esims
+from resources.db.reconciliation_tables import (
+    balance_readings,
+    reconciliation_findings,
+    reconciliation_marks,
+    statement_lines,
+)
 from resources.db.work_tables import drains, idempotency_keys, inbox_events, outbox
 
 __all__ = [
+    "balance_readings",
     "catalogue_versions",
     "drains",
     "esims",
@@ -39,7 +46,10 @@ __all__ = [
     "providers",
     "purchase_attempts",
     "rate_limits",
+    "reconciliation_findings",
+    "reconciliation_marks",
     "reference_rates",
     "refunds",
+    "statement_lines",
     "stock_esims",
 ]
