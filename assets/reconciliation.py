@@ -38,7 +38,7 @@ def check_name(side: str) -> str:
         dg.AssetCheckSpec(check_name(side), asset=KEY, blocking=True, description=text) for side, text in SIDES.items()
     ],
 )
-def reconciliation(operations: dg.ResourceParam[ToolSource]) -> dg.MaterializeResult[None]:
+def reconciliation(operations: dg.ResourceParam[ToolSource]) -> dg.MaterializeResult:  # type: ignore[type-arg]  # dagster leaves it unbound
     """One row per disagreement that is open between orders, ledger, Stripe and provider statements."""
     counts, shown = _open(operations.tools().engine)
     return dg.MaterializeResult(metadata=_metadata(counts, shown), check_results=list(_results(counts, shown)))
