@@ -57,20 +57,22 @@ def compare_balance(conn: Connection, provider: str, balance: Cost, read_at: dat
     booked = Decimal(conn.scalar(_BOOKED, values) or 0)
     spent = base.amount - balance.amount
     if spent > booked:
-        return Balance(
-            f"{spent - booked} {balance.currency} more spent than booked",
-            _finding(provider, balance, base.read_at, spent, booked),
-        )
+        more = _plain(spent - booked, balance)
+        return Balance(f"{more} more spent than booked", _finding(provider, balance, base.read_at, spent, booked))
     _keep_base(conn, provider, balance, read_at)
     if spent < booked:
-        return Balance(f"{booked - spent} {balance.currency} came in: refilled, or paid back")
-    return Balance(f"agrees: {spent} {balance.currency} spent and booked")
+        return Balance(f"{_plain(booked - spent, balance)} came in: refilled, or paid back")
+    return Balance(f"agrees: {_plain(spent, balance)} spent and booked")
+
+
+def _plain(amount: Decimal, balance: Cost) -> str:
+    return f"{amount.normalize():f} {balance.currency}"
 
 
 def _finding(provider: str, balance: Cost, since: datetime, spent: Decimal, booked: Decimal) -> Finding:
     text_ = (
-        f"{provider} has no full statement; by its balance {spent} {balance.currency} were spent since "
-        f"{since:%Y-%m-%d %H:%M}, and {booked} were booked. Compare in its portal; holds come back by themselves."
+        f"{provider} has no full statement; by its balance {_plain(spent, balance)} were spent since "
+        f"{since:%Y-%m-%d %H:%M}, and {_plain(booked, balance)} were booked. Compare in its portal; holds come back by themselves."
     )
     details = {"spent": str(spent), "booked": str(booked), "currency": balance.currency, "since": since.isoformat()}
     return Finding(KIND, provider, text_, None, details)
