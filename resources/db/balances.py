@@ -72,7 +72,8 @@ def _plain(amount: Decimal, balance: Cost) -> str:
 def _finding(provider: str, balance: Cost, since: datetime, spent: Decimal, booked: Decimal) -> Finding:
     text_ = (
         f"{provider} has no full statement; by its balance {_plain(spent, balance)} were spent since "
-        f"{since:%Y-%m-%d %H:%M}, and {_plain(booked, balance)} were booked. Compare in its portal; holds come back by themselves."
+        f"{since:%Y-%m-%d %H:%M}, and {_plain(booked, balance)} were booked. "
+        "Compare in its portal; holds come back by themselves."
     )
     details = {"spent": str(spent), "booked": str(booked), "currency": balance.currency, "since": since.isoformat()}
     return Finding(KIND, provider, text_, None, details)

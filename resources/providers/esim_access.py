@@ -44,7 +44,6 @@ from resources.providers.esim_access_catalogue import (
     price_of,
 )
 from resources.providers.esim_access_orders import (
-    WINDOW_BEFORE,
     accepted,
     between,
     event_of,
@@ -268,14 +267,16 @@ class EsimAccess:
     def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
         """List the orders behind every eSIM made since, day by day; one that still waits for its eSIM is not listed.
 
+        It ends before now by the settle time, so that nothing moves on the list while its pages are read.
+
         Raises:
             ProviderError: not to be read whole.
         """
         known: set[str] = set()  # an order at midnight is in two windows
-        start, end = since, self._clock() + WINDOW_BEFORE
+        start, end = since, self._clock() - timedelta(seconds=self.capabilities.settle_seconds)
         while start < end:
             stop = min(start + STATEMENT_STEP, end)
-            lines = [line for line in listed_purchases(self._session.esims(between(start, stop)))]
+            lines = listed_purchases(self._session.esims(between(start, stop)))
             yield from (line for line in lines if line.bought_at >= since and line.provider_order_id not in known)
             known = {line.provider_order_id for line in lines}
             start = stop

@@ -88,8 +88,10 @@ def listed_purchases(esims: Sequence[Row]) -> list[ProviderPurchase]:
     """Return the orders behind the eSIMs of a window: `esim/query` lists eSIMs, and tells no cost.
 
     Raises:
-        MalformedReply: an eSIM without an order, or without the time it was made.
+        MalformedReply: an eSIM twice, without an order, or without the time it was made.
     """
+    if len({loose_text(esim, "esimTranNo") for esim in esims}) < len(esims):
+        raise MalformedReply(f"{SLUG} query: an eSIM is listed twice, so another one is missing")
     orders: dict[str, list[Row]] = {}
     for esim in esims:
         orders.setdefault(loose_text(esim, "orderNo"), []).append(esim)
