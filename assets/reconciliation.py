@@ -81,7 +81,7 @@ def _metadata(counts: Mapping[str, int], shown: list[OpenFinding]) -> dict[str, 
         for one in shown
     ]
     open_now = {f"open: {side}": dg.MetadataValue.int(counts.get(side, 0)) for side in SIDES}
-    return {**open_now, ** {"findings": dg.MetadataValue.table(records=rows, schema=_SCHEMA)}}
+    return {**open_now, **{"findings": dg.MetadataValue.table(records=rows, schema=_SCHEMA)}}
 
 
 def _results(counts: Mapping[str, int], shown: list[OpenFinding]) -> Iterator[dg.AssetCheckResult]:

@@ -1,7 +1,8 @@
 """`numnaroad reconcile`: look now for what does not agree, mend what can be mended, and say what is left."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.console import make_console
+from esim.errors import NumnaRoadError
 
 if TYPE_CHECKING:
     from resources.db.findings import OpenFinding
@@ -32,17 +34,27 @@ def reconcile(
     tools, console = OrderTools(load_settings()), make_console()
     start = _moment(since)
     everything = not (payments or providers or books)
-    agreed = True
+    looks: list[Callable[[], bool]] = []
     if payments or everything:
-        agreed &= _payments(tools, console, start)
+        looks.append(partial(_payments, tools, console, start))
     if providers or everything:
-        agreed &= _providers(tools, console, start)
+        looks.append(partial(_providers, tools, console, start))
     if books or everything:
-        _books(tools, console, start, full=full)
+        looks.append(partial(_books, tools, console, start, full=full))
+    agreed = all([_told(console, look) for look in looks])
     chosen = {"payments": payments or books, "providers": providers, "books": books}
     sides = [] if everything else [side for side, wanted in chosen.items() if wanted]
     if not (_left(tools, console, sides) and agreed):
         raise typer.Exit(1)
+
+
+def _told(console: Console, look: Callable[[], bool]) -> bool:
+    """Look at one side; one that cannot be looked at is said, and the others go on."""
+    try:
+        return look()
+    except NumnaRoadError as error:
+        console.print(f"[red]{error}[/red]", soft_wrap=True)
+        return False
 
 
 def _payments(tools: "OrderTools", console: Console, since: datetime | None) -> bool:
@@ -73,7 +85,7 @@ def _providers(tools: "OrderTools", console: Console, since: datetime | None) ->
     return not any(report.trouble for report in reports)
 
 
-def _books(tools: "OrderTools", console: Console, since: datetime | None, *, full: bool) -> None:
+def _books(tools: "OrderTools", console: Console, since: datetime | None, *, full: bool) -> bool:
     from pipelines.prove_books import prove_books
 
     report = prove_books(tools, since=since, full=full)
@@ -81,6 +93,7 @@ def _books(tools: "OrderTools", console: Console, since: datetime | None, *, ful
     rows = [(d.day, d.currency, d.paid, d.booked_paid, d.refunded, d.booked_refunded) for d in report.days]
     names = ("day", "currency", "paid at Stripe", "in the ledger", "refunded at Stripe", "in the ledger ")
     _print(console, "Ledger against Stripe", names, rows)
+    return True
 
 
 def _left(tools: "OrderTools", console: Console, sides: Sequence[str]) -> bool:

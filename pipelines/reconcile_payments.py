@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from esim.errors import NumnaRoadError
+from esim.errors import NumnaRoadError, PaymentRejected
 from esim.orders import OrderStatus
 from esim.ports import CheckoutSession, PaymentEvent
 from resources.db import notices
@@ -97,7 +97,8 @@ def _apply_events(tools: OrderTools, report: PaymentsReport, now: datetime) -> s
         report.events += len(batch)
         young |= {name for e in batch if e.created_at > now - GRACE for name in (e.session_id, e.payment_intent)}
         missing += _unknown(tools, [event for event in batch if event.created_at <= now - GRACE])
-    for event in sorted(missing, key=lambda event: event.created_at):
+    # Their times are whole seconds: within one, the list's own order tells which came first.
+    for event in sorted(reversed(missing), key=lambda event: event.created_at):
         _apply_event(tools, event, report)
     return young - {""}
 
@@ -148,7 +149,10 @@ def _overdue_sessions(tools: OrderTools, now: datetime) -> Iterator[CheckoutSess
     with tools.engine.connect() as conn:
         asked = list(conn.scalars(waiting))
     for session_id in asked:
-        yield tools.gateway.session(session_id)
+        try:
+            yield tools.gateway.session(session_id)
+        except PaymentRejected:
+            _log.warning("payment page %s is not known at the payment service", session_id)
 
 
 def _apply_sessions(

@@ -67,7 +67,7 @@ def test_a_unit_that_was_never_queued_is_shown_with_the_reason(shop: Shop, engin
     assert reason == "its order is paid, but it was never queued"
 
 
-def test_an_open_purchase_is_looked_up_on_and_shown_after_the_deadline(shop: Shop, engine: Engine) -> None:
+def test_an_open_purchase_is_looked_up_on_and_has_an_end_after_the_deadline(shop: Shop, engine: Engine) -> None:
     shop.cheap.script.append(never_hears)
     shop.cheap.on_resolve = never_hears
     order_id = paid_order(engine)
@@ -75,7 +75,7 @@ def test_an_open_purchase_is_looked_up_on_and_shown_after_the_deadline(shop: Sho
     assert check(shop, order_id, LATE) is False
     assert unit_states(engine, order_id) == ["unknown"]
     check(shop, order_id, TOO_LATE)
-    assert order_state(engine, order_id) == "attention"
+    assert order_state(engine, order_id) in {"attention", "refunded"}  # a person's word, or the money back
 
 
 def test_an_open_purchase_of_an_order_without_a_deadline_is_shown_too(shop: Shop, engine: Engine) -> None:
