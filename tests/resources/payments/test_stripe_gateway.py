@@ -187,7 +187,7 @@ def test_charges_and_refunds_are_listed_with_their_times(gateway: StripeGateway,
     session = gateway.create_checkout(request("0190-paid"))
     intent = pay(web, session.session_id)
     declined = gateway.create_checkout(request("0190-declined"))
-    pay(web, declined.session_id, "decline")
+    web.post(f"/sandbox/stripe/pay/{declined.session_id}", json={"outcome": "fail"}).raise_for_status()
     made = gateway.refund(intent, Money(100, "USD"), key="refund:1", reason="test")
     (charge,) = gateway.charges_since(NOW)
     assert (charge.payment_intent, charge.amount, charge.order_id) == (intent, Money(3998, "USD"), "0190-paid")
