@@ -23,6 +23,9 @@ def reconcile(
     books: Annotated[bool, typer.Option("--books", help="Orders, events and ledger; ledger against Stripe.")] = False,
     since: Annotated[str, typer.Option(help="From when (2026-11-01, or with a time, UTC); else since the last.")] = "",
     full: Annotated[bool, typer.Option("--full", help="With --books: every order, not only what changed.")] = False,
+    accept: Annotated[int, typer.Option(help="Accept the finding with this number instead of comparing.")] = 0,
+    by: Annotated[str, typer.Option(help="With --accept: your name.")] = "",
+    reason: Annotated[str, typer.Option(help="With --accept: why it is right as it is.")] = "",
 ) -> None:
     """Compare orders, ledger, Stripe and provider statements; exit 1 while something disagrees.
 
@@ -32,6 +35,9 @@ def reconcile(
     from resources.settings import load_settings
 
     tools, console = OrderTools(load_settings()), make_console()
+    if accept:
+        _accept(tools, console, accept, by, reason)
+        return
     start = _moment(since)
     everything = not (payments or providers or books)
     looks: list[Callable[[], bool]] = []
@@ -46,6 +52,16 @@ def reconcile(
     sides = [] if everything else [side for side, wanted in chosen.items() if wanted]
     if not (_left(tools, console, sides) and agreed):
         raise typer.Exit(1)
+
+
+def _accept(tools: "OrderTools", console: Console, finding_id: int, operator: str, reason: str) -> None:
+    from resources.db.findings import accept_finding
+
+    if not (operator and reason):
+        raise typer.BadParameter("--accept needs --by (your name) and --reason")
+    with tools.engine.begin() as conn:
+        accept_finding(conn, finding_id, operator, reason, tools.clock())
+    console.print(f"Finding {finding_id} is accepted.")
 
 
 def _told(console: Console, look: Callable[[], bool]) -> bool:
@@ -112,10 +128,17 @@ def print_findings(console: Console, found: "Sequence[OpenFinding]") -> None:
         console.print("Everything agrees.")
         return
     rows = [
-        (one.side, one.kind, one.display_id or "", str(one.details["text"]), f"{one.first_seen:%Y-%m-%d %H:%M}")
+        (
+            one.finding_id,
+            one.side,
+            one.kind,
+            one.display_id or "",
+            str(one.details["text"]),
+            f"{one.first_seen:%Y-%m-%d %H:%M}",
+        )
         for one in found
     ]
-    _print(console, f"{len(found)} findings", ("side", "kind", "order", "what", "since"), rows)
+    _print(console, f"{len(found)} findings", ("number", "side", "kind", "order", "what", "since"), rows)
 
 
 def _print(console: Console, title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -33,7 +33,8 @@ class BooksReport:
 def prove_books(tools: OrderTools, *, since: datetime | None = None, full: bool = False) -> BooksReport:
     """Prove that orders, events and ledger agree, and that the ledger agrees with the payment service.
 
-    Looks at what changed since the last proof; `full` looks at every order, and as far back as Stripe is asked to.
+    Looks at what changed since the last proof; `full` looks at every order, and at a month of Stripe where `since` does
+    not say otherwise.
 
     Raises:
         PaymentError: the payment service broke off; our own books are proven by then, the comparison is not.
@@ -72,11 +73,12 @@ def _prove_payments(
         compared, days = compare_payments(conn, charges, refunds, start, end)
         found = [replace(one, details={**one.details, LOOKED_FROM: start.isoformat()}) for one in compared]
         settled = settle_findings(conn, payment_statement.SIDE, found, now)
-        note_looked(conn, PAYMENTS_MARK, end)
+        if since is None:  # what lies between the last look and `since` was not looked at
+            note_looked(conn, PAYMENTS_MARK, end)
     return tuple(days), settled
 
 
 def _looked_from(conn: Connection) -> list[datetime]:
     """Return from where open findings were seen: a shorter look would take them for gone."""
-    known = open_findings(conn, [payment_statement.SIDE])
+    known = open_findings(conn, [payment_statement.SIDE], with_accepted=True)
     return [datetime.fromisoformat(str(one.details[LOOKED_FROM])) for one in known]

@@ -221,7 +221,7 @@ def _known_orphans(tools: OrderTools, report: PaymentsReport) -> list[Finding]:
     """Return money for nobody that was found before and was not paid back since: this look may be too short for it."""
     seen = {finding.subject for finding in report.orphans}
     with tools.engine.connect() as conn:
-        known = [finding for finding in open_findings(conn, [SIDE]) if finding.subject not in seen]
+        known = [finding for finding in open_findings(conn, [SIDE], with_accepted=True) if finding.subject not in seen]
     if not known:
         return []
     refunded = tools.gateway.refunds_since(min(finding.first_seen for finding in known) - PAGE_LIFE)

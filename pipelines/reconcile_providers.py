@@ -15,9 +15,8 @@ from esim.errors import ProviderError
 from esim.ports import Provider
 from esim.purchase import Pending, Provisioned
 from resources.db.attempts import stored_request
-from resources.db.balances import KIND as BALANCE
 from resources.db.balances import compare_balance
-from resources.db.findings import Finding, Settled, note_finding, open_findings, settle_findings
+from resources.db.findings import BALANCE_DIFFERS, Finding, Settled, note_finding, open_findings, settle_findings
 from resources.db.marks import looked_until, note_looked
 from resources.db.settlement import Scribe, keep_outcome
 from resources.db.statement_rules import StatementDay, compare_statement, statement_days
@@ -128,9 +127,11 @@ def _balance(tools: OrderTools, provider: Provider, now: datetime) -> tuple[str,
         compared = compare_balance(conn, provider.slug, balance, now)
         if compared.comparable:
             return compared.words, [compared.finding] if compared.finding else []
-        known = [one for one in open_findings(conn, [_side(provider)]) if one.kind == BALANCE]
+        known = open_findings(conn, [_side(provider)], with_accepted=True)
     return compared.words, [
-        Finding(one.kind, one.subject, str(one.details["text"]), None, one.details) for one in known
+        Finding(one.kind, one.subject, str(one.details["text"]), None, one.details)
+        for one in known
+        if one.kind == BALANCE_DIFFERS
     ]
 
 

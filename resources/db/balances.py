@@ -13,10 +13,9 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.money import Cost
-from resources.db.findings import Finding
+from resources.db.findings import BALANCE_DIFFERS, Finding
 from resources.db.tables import balance_readings
 
-KIND = "balance_differs"
 _AT_WORK = timedelta(minutes=5)
 
 _BUSY = text(
@@ -76,7 +75,7 @@ def _finding(provider: str, balance: Cost, since: datetime, spent: Decimal, book
         "Compare in its portal; holds come back by themselves."
     )
     details = {"spent": str(spent), "booked": str(booked), "currency": balance.currency, "since": since.isoformat()}
-    return Finding(KIND, provider, text_, None, details)
+    return Finding(BALANCE_DIFFERS, provider, text_, None, details)
 
 
 def _keep_base(conn: Connection, provider: str, balance: Cost, read_at: datetime) -> None:

@@ -2,7 +2,8 @@
 
 A finding is known by its side (payments, books, providers:<slug>), kind and subject. `settle_findings` takes all that
 one whole look at a side found: new ones are told, known ones are only seen again, and what was not found any more is
-resolved. One that comes back is told again. Details carry ids and figures, never personal data.
+resolved. One that comes back is told again. A person may accept one (a purchase made in a provider's portal, say):
+it is kept, and counts as no disagreement any more. Details carry ids and figures, never personal data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +12,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from esim.errors import NotFound
 from resources.db import notices
-from resources.db.tables import orders, reconciliation_findings
+from resources.db.tables import balance_readings, orders, reconciliation_findings
+from resources.db.transitions import Event, lock_order, note
 
 TOLD_AT_ONCE = 20  # beyond this a side is told of in one note: a broken hour must not flood the channel
+BALANCE_DIFFERS = "balance_differs"
 LOUD = frozenset({"bought_twice", "ledger_unbalanced"})
 
 
@@ -80,7 +84,7 @@ def _keep(conn: Connection, side: str, finding: Finding, now: datetime) -> bool:
     if told is not None:
         return bool(told == now)
     again = update(reconciliation_findings).where(f.side == side, f.kind == finding.kind, f.subject == finding.subject)
-    conn.execute(again.values(**row, resolved_at=None))
+    conn.execute(again.values(**row, resolved_at=None, accepted_by=None, accepted_reason=None))
     return True
 
 
@@ -94,6 +98,27 @@ def _tell(conn: Connection, side: str, new: Sequence[Finding], now: datetime) ->
     if len(new) > len(singly):
         text = f"{len(new) - len(singly)} more findings ({side}): `numnaroad reconcile` lists them."
         notices.tell_operations(conn, None, "findings", f"findings:{side}:{now:%Y%m%dT%H%M%S}", text)
+
+
+def accept_finding(conn: Connection, finding_id: int, operator: str, reason: str, now: datetime) -> None:
+    """Note that a person knows of an open finding and why it is right as it is; its order's history says so too.
+
+    Raises:
+        NotFound: no such finding is open.
+    """
+    f = reconciliation_findings.c
+    accepted = update(reconciliation_findings).where(f.finding_id == finding_id, f.resolved_at.is_(None))
+    accepted = accepted.values(accepted_by=operator, accepted_reason=reason)
+    found = conn.execute(accepted.returning(f.kind, f.subject, f.order_id)).one_or_none()
+    if found is None:
+        raise NotFound(f"no finding {finding_id} is open; `numnaroad reconcile` lists them with their numbers")
+    if found.kind == BALANCE_DIFFERS:  # what is explained must not hide what comes after it: begin anew
+        conn.execute(delete(balance_readings).where(balance_readings.c.provider == found.subject))
+    if found.order_id is not None:
+        order = lock_order(conn, found.order_id)
+        told = f"finding {found.kind} accepted: {reason}"
+        details = {"finding_id": finding_id, "subject": found.subject}
+        note(conn, [Event(order.order_id, order.status, order.status, told, operator, now, details=details)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +135,16 @@ class OpenFinding:
     last_seen: datetime
 
 
-def open_findings(conn: Connection, sides: Iterable[str] = (), limit: int = 500) -> list[OpenFinding]:
+def open_findings(
+    conn: Connection, sides: Iterable[str] = (), limit: int = 500, *, with_accepted: bool = False
+) -> list[OpenFinding]:
     """Return open findings of these sides (a side names all its parts; none means every side), the oldest first."""
     f = reconciliation_findings.c
     columns = (f.finding_id, f.side, f.kind, f.subject, orders.c.display_id, f.details, f.first_seen, f.last_seen)
     wanted = [or_(f.side == side, f.side.startswith(f"{side}:")) for side in sides]
     query = select(*columns).join_from(reconciliation_findings, orders, orders.c.order_id == f.order_id, isouter=True)
+    if not with_accepted:
+        query = query.where(f.accepted_by.is_(None))
     query = query.where(f.resolved_at.is_(None), *([or_(*wanted)] if wanted else []))
     rows = conn.execute(query.order_by(f.first_seen, f.finding_id).limit(limit))
     return [OpenFinding(*row) for row in rows]
@@ -125,5 +154,7 @@ def count_open(conn: Connection) -> Mapping[str, int]:
     """Return how many findings are open per side."""
     f = reconciliation_findings.c
     side = func.split_part(f.side, ":", 1)
-    rows = conn.execute(select(side, func.count()).where(f.resolved_at.is_(None)).group_by(side))
+    rows = conn.execute(
+        select(side, func.count()).where(f.resolved_at.is_(None), f.accepted_by.is_(None)).group_by(side)
+    )
     return {str(name): int(count) for name, count in rows}

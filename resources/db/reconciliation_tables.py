@@ -17,6 +17,8 @@ reconciliation_findings = Table(
     at("first_seen"),
     at("last_seen"),
     at("resolved_at", null=True),
+    Column("accepted_by", Text),  # who said that it is known and right as it is
+    Column("accepted_reason", Text),
     UniqueConstraint("side", "kind", "subject"),  # told once, however often it is found
     Index("ix_reconciliation_findings_open", "side", postgresql_where=text("resolved_at is null")),
     Index(None, "order_id"),

@@ -72,3 +72,22 @@ def test_a_side_that_cannot_be_looked_at_fails_and_the_others_go_on(
     assert result.exit_code == 1
     assert "Stripe did not" in result.output
     assert "mobimatter" in result.output
+
+
+def test_a_finding_can_be_accepted_by_name_and_comes_back_only_after_it_was_gone(shop: Engine) -> None:
+    order_id = paid_order(shop)
+    with shop.begin() as conn:
+        conn.execute(text("update orders set paid_at = now() - interval '3 hours'"))
+    assert run("reconcile", "--books").exit_code == 1
+    with shop.connect() as conn:
+        number = str(conn.scalar(text("select finding_id from reconciliation_findings")))
+    assert run("reconcile", "--accept", number).exit_code == 2
+    assert run("reconcile", "--accept", number, "--by", "anna", "--reason", "paid by transfer").exit_code == 0
+    assert run("reconcile", "--books").exit_code == 0
+    with shop.connect() as conn:
+        events = text("select actor, reason from order_events where order_id = :id order by event_id desc limit 1")
+        assert tuple(conn.execute(events, {"id": order_id}).one()) == (
+            "anna",
+            "finding payment_not_at_stripe accepted: paid by transfer",
+        )
+    assert run("reconcile", "--accept", "999", "--by", "anna", "--reason", "x").exit_code == 1

@@ -13,7 +13,7 @@ from esim.errors import PaymentError
 from esim.money import Money
 from esim.ports import CheckoutSession, PaymentGateway
 from pipelines.reconcile_payments import reconcile_payments
-from resources.db.findings import open_findings
+from resources.db.findings import accept_finding, open_findings
 from resources.db.payments import Booking
 from resources.order_operations import OrderTools
 from resources.payment_events import take_event
@@ -245,3 +245,19 @@ def test_a_page_the_payment_service_does_not_know_stops_nothing(
     other = pending(engine)
     account.pays(other, PAID_AT)
     assert len(reconcile_payments(tools).mended) == 1
+
+
+def test_accepted_money_for_nobody_is_not_told_again(
+    tools: OrderTools, account: Account, engine: Engine, rows: Rows
+) -> None:
+    account.pays(uuid4(), PAID_AT, intent="pi_nobody")
+    reconcile_payments(tools)
+    with engine.begin() as conn:
+        (found,) = open_findings(conn)
+        accept_finding(conn, found.finding_id, "anna", "the old shop's customer", NOW)
+    for _ in range(2):
+        tools.clock.advance(days=2)  # type: ignore[attr-defined]
+        reconcile_payments(tools)
+    with engine.connect() as conn:
+        assert open_findings(conn) == []
+    assert len(told(rows, "finding_money_for_nobody")) == 1

@@ -13,7 +13,7 @@ from esim.money import Cost
 from esim.ports import Capabilities
 from esim.purchase import ErrorType, Outcome, ProviderPurchase, PurchaseRequest, Rejected, SaleState
 from pipelines.reconcile_providers import ProviderReport, reconcile_providers
-from resources.db.findings import open_findings
+from resources.db.findings import accept_finding, open_findings
 from tests.pipelines.actors import ScriptedProvider, sells_without_answer
 from tests.pipelines.conftest import Shop
 from tests.resources.db.shop import NOW, paid_order, unit_states
@@ -271,6 +271,18 @@ def test_a_balance_is_not_compared_while_a_purchase_is_open(shop: Shop, engine: 
         conn.execute(text("update purchase_attempts set provider = 'esim_go', state = 'unknown'"))
     assert "cannot be compared" in balance(shop, "90").balance
     assert kinds(engine)[0] == "balance_differs"
+
+
+def test_an_accepted_finding_is_quiet_and_hides_nothing_that_comes_after_it(shop: Shop, engine: Engine) -> None:
+    balance(shop, "100")
+    balance(shop, "90")
+    with engine.begin() as conn:
+        (found,) = open_findings(conn)
+        accept_finding(conn, found.finding_id, "anna", "bought in the portal", shop.clock())
+    assert kinds(engine) == []
+    assert balance(shop, "90").balance.startswith("first reading")
+    assert balance(shop, "80").balance.startswith("10 USD more spent")
+    assert kinds(engine) == ["balance_differs"]
 
 
 def balance(shop: Shop, amount: str) -> ProviderReport:

@@ -25,6 +25,8 @@ def upgrade() -> None:
         sa.Column("first_seen", _MOMENT, nullable=False),
         sa.Column("last_seen", _MOMENT, nullable=False),
         sa.Column("resolved_at", _MOMENT, nullable=True),
+        sa.Column("accepted_by", sa.Text(), nullable=True),
+        sa.Column("accepted_reason", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("finding_id", name="pk_reconciliation_findings"),
         sa.UniqueConstraint("side", "kind", "subject", name="uq_reconciliation_findings_side_kind_subject"),
     )
