@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from cli import catalogue, demo, doctor, orders, run, sql, storage
+from cli import catalogue, demo, doctor, ledger, orders, reconcile, run, sql, storage
 from esim.errors import NumnaRoadError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app.command("migrate")(storage.migrate)
 app.command("sync")(catalogue.sync)
 app.command("packages")(catalogue.packages)
 app.add_typer(orders.app, name="order")
+app.add_typer(ledger.app, name="ledger")
+app.command("reconcile")(reconcile.reconcile)
 app.command("sql")(sql.sql)
 app.command("demo")(demo.demo)
 

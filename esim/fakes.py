@@ -13,7 +13,17 @@ from itertools import count
 from esim.catalogue import CataloguePage, OfferKind, ProviderOffer
 from esim.errors import NoticeError, PaymentRejected, ProviderError, ProviderRejected, WebhookRejected
 from esim.money import Cost, Money
-from esim.ports import Capabilities, CheckoutRequest, CheckoutSession, Mail, PaymentEvent, RateLimit, Refund
+from esim.ports import (
+    Capabilities,
+    Charge,
+    CheckoutRequest,
+    CheckoutSession,
+    ListedRefund,
+    Mail,
+    PaymentEvent,
+    RateLimit,
+    Refund,
+)
 from esim.purchase import (
     Cancelled,
     CancelOutcome,
@@ -25,6 +35,7 @@ from esim.purchase import (
     Pending,
     Prepared,
     ProviderEvent,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
@@ -60,6 +71,7 @@ class FakeProvider:
         self.cancelled: list[EsimRef] = []
         self.sold: dict[str, EsimProfile] = {}
         self.sells_unknown = False
+        self.statement: list[ProviderPurchase] = []
         self.down: ProviderError | None = None
         self.wallet = Cost.parse("1000", "USD")
         self._numbers = count(1)
@@ -138,6 +150,11 @@ class FakeProvider:
         """Return the wallet."""
         self._up()
         return self.wallet
+
+    def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
+        """Yield what was written down in `statement`."""
+        self._up()
+        yield from (line for line in self.statement if line.bought_at >= since)
 
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
         """Accept what carries `x-fake-signature: good`.
@@ -294,6 +311,18 @@ class FakePaymentGateway:
     def events_since(self, since: datetime, types: Sequence[str]) -> Iterator[PaymentEvent]:
         """Return events of some types at or after `since`."""
         return iter([event for event in self.events if event.created_at >= since and event.type in types])
+
+    def charges_since(self, since: datetime) -> Iterator[Charge]:
+        """Return a charge for every paid page opened at or after `since`."""
+        for session in self.sessions_since(since):
+            if session.payment_intent is not None:
+                charge_id = f"ch_{session.payment_intent}"
+                yield Charge(charge_id, session.payment_intent, session.amount, session.order_id, session.created_at)
+
+    def refunds_since(self, since: datetime) -> Iterator[ListedRefund]:
+        """Return every refund, as of now."""
+        now = self._clock()
+        return iter([ListedRefund(refund, now) for refund in self.refunds.values() if now >= since])
 
     def expire(self, session_id: str) -> None:
         """Close a page that is still open."""

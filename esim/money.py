@@ -17,8 +17,8 @@ from esim.errors import InvalidMoney
 
 MICROS = 1_000_000
 
-# ISO 4217 exponents that are not 2. Source: ISO 4217 list one (2026).
-_EXPONENTS: Mapping[str, int] = {
+# Decimal places that are not 2 (ISO 4217). Source: ISO 4217 list one (2026).
+EXPONENTS: Mapping[str, int] = {
     **dict.fromkeys(
         (
             "BIF",
@@ -61,7 +61,7 @@ def exponent(currency: str) -> int:
     """
     if not (len(currency) == 3 and currency.isascii() and currency.isalpha() and currency.isupper()):
         raise InvalidMoney(f"currency {currency!r} is not an ISO 4217 code such as USD", field="currency")
-    return _EXPONENTS.get(currency, 2)
+    return EXPONENTS.get(currency, 2)
 
 
 def round_fraction(value: Fraction, rounding: Rounding) -> int:

@@ -16,6 +16,7 @@ from esim.purchase import (
     Outcome,
     Prepared,
     ProviderEvent,
+    ProviderPurchase,
     PurchaseRequest,
     Rejected,
     UsageReading,
@@ -46,7 +47,8 @@ class Capabilities:
     """What a provider can do, declared by its adapter from the contract; code asks this, never the provider's name.
 
     `settle_seconds` is how long after sending an order may still turn up in look-ups: only then is it proven absent.
-    `resolves_for_certain` is False where a lost answer may end in a person's hands.
+    `resolves_for_certain` is False where a lost answer may end in a person's hands. `lists_purchases` says that
+    `purchases_since` has a statement to read; elsewhere only the balance can be compared.
     """
 
     idempotent_reference: bool = False
@@ -59,6 +61,7 @@ class Capabilities:
     async_orders: bool = False
     signed_webhooks: bool = False
     resolves_for_certain: bool = True
+    lists_purchases: bool = False
     max_quantity: int = 1
     settle_seconds: float = 60.0
     serialise: Serialise = Serialise.NONE
@@ -131,6 +134,15 @@ class Provider(Protocol):
 
     def balance(self) -> Cost:
         """Read our balance at the provider."""
+        ...
+
+    def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
+        """List every purchase the provider says we made at or after `since`, each once, in any order.
+
+        Raises:
+            ProviderError: not to be read whole: what was yielded until then is no statement.
+            UnsupportedCapability: the contract has no such list (`Capabilities.lists_purchases`).
+        """
         ...
 
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
@@ -241,6 +253,25 @@ class Refund:
     payment_intent: str
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Money the payment service took for us. `order_id` is empty where it was not taken for an order."""
+
+    charge_id: str
+    payment_intent: str
+    amount: Money
+    order_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRefund:
+    """A refund as a list of the payment service shows it, with its time."""
+
+    refund: Refund
+    created_at: datetime
+
+
 class PaymentGateway(Protocol):
     """The payment service. Raises `PaymentUnavailable` or `PaymentRejected`."""
 
@@ -266,6 +297,14 @@ class PaymentGateway(Protocol):
 
     def events_since(self, since: datetime, types: Sequence[str]) -> Iterator[PaymentEvent]:
         """List events created at or after `since`."""
+        ...
+
+    def charges_since(self, since: datetime) -> Iterator[Charge]:
+        """List the payments taken at or after `since`, newest first; attempts that failed are left out."""
+        ...
+
+    def refunds_since(self, since: datetime) -> Iterator[ListedRefund]:
+        """List refunds made at or after `since`, newest first, whoever made them."""
         ...
 
     def expire(self, session_id: str) -> None:

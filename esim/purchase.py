@@ -184,6 +184,34 @@ class UsageReading:
     status: str
 
 
+class SaleState(StrEnum):
+    """What a provider's statement says of one purchase."""
+
+    SOLD = "sold"  # charged, with an eSIM
+    OPEN = "open"  # accepted, not delivered yet
+    GIVEN_BACK = "given_back"  # cancelled, revoked or refunded after the sale
+    FAILED = "failed"  # never charged
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderPurchase:
+    """One line of a provider's statement: an order it says it took from us.
+
+    `reference` is ours where the contract carries it; `cost` is for all its units, None where the list tells none;
+    a list that names no package id may tell its name.
+    """
+
+    provider_order_id: str
+    bought_at: datetime
+    state: SaleState
+    reference: str = ""
+    package_id: str = ""
+    package_name: str = ""
+    quantity: int = 1
+    cost: Cost | None = None
+    iccids: tuple[str, ...] = field(default=(), repr=False)
+
+
 class EventKind(StrEnum):
     """What a provider's webhook tells."""
 

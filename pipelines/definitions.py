@@ -4,10 +4,12 @@ import dagster as dg
 
 from assets.catalogue_checks import catalogue_checks
 from assets.packages import catalogue_assets
+from assets.reconciliation import reconciliation_assets
 from assets.warehouse import warehouse_assets
 from pipelines.catalogue_jobs import catalogue_jobs, catalogue_schedules
 from pipelines.order_jobs import order_jobs
 from pipelines.order_schedules import order_schedules
+from pipelines.reconcile_jobs import reconcile_jobs, reconcile_schedules
 from pipelines.sensors.paid_orders import order_sensors
 from pipelines.sensors.price_conditions import price_conditions_sensor
 from pipelines.warehouse_jobs import warehouse_jobs, warehouse_schedules, warehouse_sensors
@@ -16,10 +18,10 @@ from resources.order_operations import OrderOperations
 from resources.provider_clients import ProviderClients
 
 defs = dg.Definitions(
-    assets=[*catalogue_assets, *warehouse_assets],
+    assets=[*catalogue_assets, *warehouse_assets, *reconciliation_assets],
     asset_checks=catalogue_checks,
-    jobs=[*catalogue_jobs, *order_jobs, *warehouse_jobs],
-    schedules=[*catalogue_schedules, *order_schedules, *warehouse_schedules],
+    jobs=[*catalogue_jobs, *order_jobs, *reconcile_jobs, *warehouse_jobs],
+    schedules=[*catalogue_schedules, *order_schedules, *reconcile_schedules, *warehouse_schedules],
     sensors=[*order_sensors, price_conditions_sensor, *warehouse_sensors],
     resources={
         "lake": LakeResource(),

@@ -12,7 +12,7 @@ from pipelines.hand_over import send_notices
 from pipelines.open_purchases import look_up_open_purchases
 from pipelines.provisioning import MAX_RUNTIME, provision_orders, show, tell
 from pipelines.unit_work import UnitReport
-from resources.db.stuck import nudge_order, refund_failed_units, stuck_orders
+from resources.db.stuck import nudge_order, refund_failed_units, show_stuck_order, stuck_orders
 from resources.order_operations import OrderTools, ToolSource
 
 STUCK_AFTER = timedelta(hours=1)
@@ -44,14 +44,16 @@ def check_orders(context: dg.OpExecutionContext, operations: dg.ResourceParam[To
     tools = operations.tools()
     before = tools.clock() - STUCK_AFTER
     with tools.engine.connect() as conn:
-        stuck = stuck_orders(conn, before)
+        stuck = stuck_orders(conn, before, tools.clock())
     for order_id in stuck:
         nudge_order(tools.engine, order_id, "check_stuck_orders", tools.clock())
     reports = _sweep(tools, context) if stuck else []
     with tools.engine.connect() as conn:
-        still = stuck_orders(conn, before)
+        still = stuck_orders(conn, before, tools.clock())
+    shown = [id for id in still if show_stuck_order(tools.engine, id, "check_stuck_orders", tools.clock())]
     ids = [str(order_id) for order_id in still[:50]]
-    _show(context, reports, {"stuck": len(stuck), "still_stuck": len(still), "still_stuck_orders": ids})
+    counts = {"stuck": len(stuck), "shown_to_a_person": len(shown), "still_stuck": len(still) - len(shown)}
+    _show(context, reports, {**counts, "still_stuck_orders": ids})
 
 
 @dg.op(description="Hand over mails and Slack notes that are due.")

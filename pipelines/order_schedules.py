@@ -45,7 +45,7 @@ def check_stuck_schedule(operations: dg.ResourceParam[ToolSource]) -> Decision:
     """Every hour: check orders that were paid over an hour ago and are not done."""
     tools = operations.tools()
     with tools.engine.connect() as conn:
-        return run_if(len(stuck_orders(conn, tools.clock() - STUCK_AFTER)), "orders are stuck")
+        return run_if(len(stuck_orders(conn, tools.clock() - STUCK_AFTER, tools.clock())), "orders are stuck")
 
 
 def run_if(count: int, what: str) -> Decision:

@@ -8,8 +8,9 @@ from starlette.responses import Response
 from api.deps import RawBody, ShopDep
 from api.errors import BODY_TOO_LARGE, NOT_FOUND, WEBHOOK_REFUSED, Problem, not_found
 from api.openapi import RAW_JSON, problems
-from api.services.record_payment_event import HANDLERS, SOURCE, record_payment_event
+from api.services.record_payment_event import record_payment_event
 from esim.errors import WebhookRejected
+from resources.payment_events import HANDLERS, SOURCE
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 EVENTS = ", ".join(f"`{name}`" for name in HANDLERS)

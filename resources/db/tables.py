@@ -26,10 +26,17 @@ from resources.db.order_tables import (
     purchase_attempts,
     stock_esims,
 )
+from resources.db.reconciliation_tables import (
+    balance_readings,
+    reconciliation_findings,
+    reconciliation_marks,
+    statement_lines,
+)
 from resources.db.work_tables import drains, idempotency_keys, inbox_events, outbox
 
 __all__ = [
     "OPEN_STATES",
+    "balance_readings",
     "catalogue_versions",
     "drains",
     "esims",
@@ -48,7 +55,10 @@ __all__ = [
     "providers",
     "purchase_attempts",
     "rate_limits",
+    "reconciliation_findings",
+    "reconciliation_marks",
     "reference_rates",
     "refunds",
+    "statement_lines",
     "stock_esims",
 ]

@@ -15,8 +15,16 @@ import stripe
 
 from esim.errors import PaymentError, PaymentRejected, PaymentUnavailable, WebhookRejected
 from esim.money import Money
-from esim.ports import CheckoutRequest, CheckoutSession, PaymentEvent, Refund
-from resources.payments.stripe_objects import read_event, read_refund, read_session, stripe_amount, whole_money
+from esim.ports import Charge, CheckoutRequest, CheckoutSession, ListedRefund, PaymentEvent, Refund
+from resources.payments.stripe_objects import (
+    read_charge,
+    read_event,
+    read_listed_refund,
+    read_refund,
+    read_session,
+    stripe_amount,
+    whole_money,
+)
 from resources.settings import Settings
 
 TOLERANCE_SECONDS = 300
@@ -132,6 +140,21 @@ class StripeGateway:
         with _asking("list events"):
             for found in self._client.v1.events.list(params).auto_paging_iter():
                 yield read_event(found.to_dict())
+
+    def charges_since(self, since: datetime) -> Iterator[Charge]:
+        """List the payments taken at or after `since`, newest first; attempts that failed are left out."""
+        params: Any = {"created": {"gte": int(since.timestamp())}, "limit": PAGE_SIZE}
+        with _asking("list charges"):
+            for found in self._client.v1.charges.list(params).auto_paging_iter():
+                if found.status == "succeeded":
+                    yield read_charge(found.to_dict())
+
+    def refunds_since(self, since: datetime) -> Iterator[ListedRefund]:
+        """List refunds made at or after `since`, newest first, whoever made them."""
+        params: Any = {"created": {"gte": int(since.timestamp())}, "limit": PAGE_SIZE}
+        with _asking("list refunds"):
+            for found in self._client.v1.refunds.list(params).auto_paging_iter():
+                yield read_listed_refund(found.to_dict())
 
     def expire(self, session_id: str) -> None:
         """Close a payment page; one that is closed already stays so.

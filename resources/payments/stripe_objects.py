@@ -10,7 +10,7 @@ from typing import Any
 
 from esim.errors import InvalidMoney, PaymentRejected, WebhookRejected
 from esim.money import Money
-from esim.ports import CheckoutSession, PaymentEvent, Refund
+from esim.ports import Charge, CheckoutSession, ListedRefund, PaymentEvent, Refund
 
 Json = Mapping[str, Any]
 
@@ -90,6 +90,37 @@ def read_refund(found: Json) -> Refund:
         )
     except (KeyError, TypeError, InvalidMoney) as error:
         raise PaymentRejected(f"Stripe sent a refund that cannot be read: {_what(error)}") from error
+
+
+def read_listed_refund(found: Json) -> ListedRefund:
+    """Read a refund of a list, with its time.
+
+    Raises:
+        PaymentRejected: fields are missing or of another type.
+    """
+    try:
+        return ListedRefund(read_refund(found), _moment(found["created"]))
+    except (KeyError, TypeError) as error:
+        raise PaymentRejected(f"Stripe sent a refund that cannot be read: {_what(error)}") from error
+
+
+def read_charge(found: Json) -> Charge:
+    """Read a charge; one made without a payment intent is known by its own id.
+
+    Raises:
+        PaymentRejected: fields are missing or of another type.
+    """
+    try:
+        charge_id = str(found["id"])
+        return Charge(
+            charge_id=charge_id,
+            payment_intent=_id_of(found.get("payment_intent")) or charge_id,
+            amount=whole_money(found["amount_captured"], found["currency"]),
+            order_id=_order_id(found),
+            created_at=_moment(found["created"]),
+        )
+    except (KeyError, TypeError, InvalidMoney) as error:
+        raise PaymentRejected(f"Stripe sent a charge that cannot be read: {_what(error)}") from error
 
 
 def read_event(event: Any) -> PaymentEvent:

@@ -7,7 +7,7 @@ are requests that people review.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -28,6 +28,7 @@ from esim.purchase import (
     Pending,
     Prepared,
     ProviderEvent,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
@@ -39,6 +40,7 @@ from resources.providers.airalo_orders import (
     bought,
     events_of,
     likeliest,
+    listed_purchase,
     profile_of,
     reading_of,
     refusal_of,
@@ -48,12 +50,14 @@ from resources.providers.airalo_prices import AiraloPrices
 from resources.providers.airalo_session import AiraloSession, path_part
 from resources.providers.base import CATALOGUE, PREPARE, READ, Patience, Reply, settled
 from resources.providers.outcomes import not_bought, still_unknown, too_dear
-from resources.providers.paging import walk
-from resources.providers.payload import Row, amount, listing, loose_text, mapping, trusted
+from resources.providers.paging import walk, walk_statement
+from resources.providers.payload import Row, amount, listing, loose_text, mapping, trusted, whole
 from resources.settings import Endpoint
 
 ENTRIES_PER_PAGE = 50  # countries and regions; some 210 in all, each with its operators and packages
 MOST_PAGES = 300
+ORDERS_PER_PAGE = 100
+MOST_ORDER_PAGES = 2000
 TOP_UP_LIST_LIFE = timedelta(hours=1)
 
 
@@ -65,6 +69,7 @@ class Airalo:
         reference_lookup=True,
         async_orders=True,
         signed_webhooks=True,
+        lists_purchases=True,
         max_quantity=50,
         # How fast an order shows in the list is not published: 30 s for a request under way, 90 s to appear.
         settle_seconds=120.0,
@@ -298,6 +303,25 @@ class Airalo:
             raise ProviderRejected(f"{SLUG} balance: there is no credit account")
         available = mapping(balances.get("availableBalance"), f"{SLUG} availableBalance")
         return Cost(trusted(amount, available, "amount"), loose_text(available, "currency"))
+
+    def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
+        """List the orders made since, by whole days of the provider's zone; whether top-ups are listed is not known.
+
+        Raises:
+            ProviderError: not to be read whole.
+        """
+        day = timedelta(days=1)
+        days = f"{since.astimezone(UTC) - day:%Y-%m-%d} - {self._clock().astimezone(UTC) + day:%Y-%m-%d}"
+
+        def read(number: int) -> tuple[list[ProviderPurchase], bool]:
+            params: dict[str, str | int] = {"filter[created_at]": days, "include": "sims,status"}
+            answer = self._session.get("orders", "orders", {**params, "limit": ORDERS_PER_PAGE, "page": number})
+            meta = mapping(answer.get("meta"), f"{SLUG} orders meta")
+            rows = [listed_purchase(row) for row in listing(answer.get("data"), f"{SLUG} orders")]
+            return rows, number < trusted(whole, meta, "last_page")
+
+        lines = walk_statement(f"{SLUG} orders", read, most_pages=MOST_ORDER_PAGES)
+        return (line for line in lines if line.bought_at >= since)
 
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
         """Check the HMAC-SHA512 of the raw body, keyed with the client secret.

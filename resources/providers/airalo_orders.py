@@ -21,9 +21,11 @@ from esim.purchase import (
     Outcome,
     Pending,
     ProviderEvent,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
+    SaleState,
     Unknown,
     UsageReading,
 )
@@ -34,6 +36,7 @@ from resources.providers.payload import (
     Row,
     decode,
     loose_text,
+    mapping,
     moment,
     profile_from_lpa,
     said,
@@ -57,6 +60,14 @@ _REFUSALS: Mapping[int, ErrorType] = {
     43: ErrorType.PROVIDER_API_ERROR,  # bad request
     73: ErrorType.INVALID_PRODUCT,  # the eSIM was recycled
     89: ErrorType.AUTH_FAILED,  # our address is not on the allow-list
+}
+
+
+_SALE_STATES: Mapping[str, SaleState] = {
+    "completed": SaleState.SOLD,
+    "failed": SaleState.FAILED,
+    "refunded": SaleState.GIVEN_BACK,
+    "partially_refunded": SaleState.SOLD,
 }
 
 
@@ -120,6 +131,31 @@ def likeliest(orders: Sequence[Row], request: PurchaseRequest) -> Row:
         return (2 if isinstance(outcome, Rejected) else int(isinstance(outcome, Unknown))), str(order.get("id"))
 
     return min(orders, key=rank)
+
+
+def listed_purchase(row: object) -> ProviderPurchase:
+    """Return one line of the order list; `price` there is the retail price, so a cost is told by other fields or not.
+
+    Raises:
+        MalformedReply: it has no id, no time or no quantity.
+    """
+    order = mapping(row, f"{SLUG} order")
+    order_id, bought_at = str(order.get("id") or ""), moment(order.get("created_at"))
+    if not order_id.isdecimal() or bought_at is None:
+        raise MalformedReply(f"{SLUG} orders: an order without an id or a time")
+    sims = [sim for sim in _list(order.get("sims")) if isinstance(sim, dict)]
+    state = _SALE_STATES.get(_status(order), SaleState.SOLD if sims else SaleState.OPEN)
+    return ProviderPurchase(
+        order_id,
+        bought_at,
+        state,
+        reference=loose_text(order, "description"),
+        package_id=loose_text(order, "package_id"),
+        package_name=loose_text(order, "package"),
+        quantity=trusted(whole, order, "quantity"),
+        cost=cost_of(order),
+        iccids=tuple(iccid for sim in sims if (iccid := loose_text(sim, "iccid"))),
+    )
 
 
 def _status(order: Row) -> str:

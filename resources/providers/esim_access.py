@@ -7,7 +7,7 @@ over the years, so every call about an eSIM goes by `esimTranNo`. Webhooks are u
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import httpx
@@ -28,6 +28,7 @@ from esim.purchase import (
     Outcome,
     Prepared,
     ProviderEvent,
+    ProviderPurchase,
     PurchaseRequest,
     Rejected,
     Unknown,
@@ -44,8 +45,10 @@ from resources.providers.esim_access_catalogue import (
 )
 from resources.providers.esim_access_orders import (
     accepted,
+    between,
     event_of,
     is_ours,
+    listed_purchases,
     order_body,
     outcome_of,
     price_units,
@@ -70,6 +73,7 @@ from resources.providers.payload import (
 )
 from resources.settings import Endpoint
 
+STATEMENT_STEP = timedelta(days=1)  # so that a long statement is not held in memory
 IMPOSSIBLE_PRICE = 1  # USD 0.0001: below every plan, so the price guard refuses it
 PROVES_NEW = frozenset(
     {
@@ -91,6 +95,7 @@ class EsimAccess:
         price_guard=True,
         cancel=True,
         async_orders=True,
+        lists_purchases=True,
         settle_seconds=300.0,  # ten times the documented allocation time: see `_probed`
         rate_limits=(RateLimit("*", 8, 1.0),),
     )
@@ -105,6 +110,7 @@ class EsimAccess:
         timeout_seconds: float,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        self._clock = clock
         self._session = EsimAccessSession(
             endpoint,
             capabilities=self.capabilities,
@@ -257,6 +263,23 @@ class EsimAccess:
         """
         payload = mapping(self._session.read("balance", "balance/query", {}), "obj")
         return Cost(trusted(amount, payload, "balance") / PRICE_UNITS, CURRENCY)
+
+    def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
+        """List the orders behind every eSIM made since, day by day; one that still waits for its eSIM is not listed.
+
+        It ends before now by the settle time, so that nothing moves on the list while its pages are read.
+
+        Raises:
+            ProviderError: not to be read whole.
+        """
+        known: set[str] = set()  # an order at midnight is in two windows
+        start, end = since, self._clock() - timedelta(seconds=self.capabilities.settle_seconds)
+        while start < end:
+            stop = min(start + STATEMENT_STEP, end)
+            lines = listed_purchases(self._session.esims(between(start, stop)))
+            yield from (line for line in lines if line.bought_at >= since and line.provider_order_id not in known)
+            known = {line.provider_order_id for line in lines}
+            start = stop
 
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
         """Accept any sender: eSIM Access signs nothing, so an event is only a hint to read the order again.

@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from esim.errors import WebhookRejected
+from esim.errors import MalformedReply, WebhookRejected
 from esim.purchase import (
     ErrorType,
     EsimProfile,
@@ -15,19 +15,22 @@ from esim.purchase import (
     Outcome,
     Pending,
     ProviderEvent,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
+    SaleState,
     Unknown,
 )
 from resources.providers.esim_access_catalogue import CURRENCY, PRICE_UNITS, SLUG
-from resources.providers.payload import Row, decode, loose_text, profile_from_lpa
+from resources.providers.payload import Row, decode, loose_text, moment, profile_from_lpa
 
 POLL_SECONDS = 3.0
 WINDOW_BEFORE = timedelta(minutes=10)
 WINDOW_AFTER = timedelta(minutes=30)
 _PREPARING = frozenset({"CREATE", "PAYING", "PAID", "GETTING_RESOURCE"})
 _ENDED = frozenset({"CANCEL", "CANCELLED", "SUSPENDED", "REVOKE", "REVOKED"})
+_RETURNED = frozenset({"CANCEL", "CANCELLED"})  # a suspended or revoked one stays paid
 _EVENTS = {
     "ESIM_STATUS": EventKind.ESIM_STATUS,
     "SMDP_EVENT": EventKind.ESIM_STATUS,
@@ -70,8 +73,51 @@ def price_units(request: PurchaseRequest) -> int | Rejected:
 
 def window(started_at: datetime) -> dict[str, object]:
     """Return the times between which an order sent at `started_at` was made, with room for clocks that differ."""
-    start, end = started_at.astimezone(UTC) - WINDOW_BEFORE, started_at.astimezone(UTC) + WINDOW_AFTER
-    return {"startTime": f"{start:%Y-%m-%dT%H:%M:%SZ}", "endTime": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
+    return between(started_at - WINDOW_BEFORE, started_at + WINDOW_AFTER)
+
+
+def between(start: datetime, end: datetime) -> dict[str, object]:
+    """Return the filter of `esim/query` for a time window."""
+    return {
+        "startTime": f"{start.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "endTime": f"{end.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
+def listed_purchases(esims: Sequence[Row]) -> list[ProviderPurchase]:
+    """Return the orders behind the eSIMs of a window: `esim/query` lists eSIMs, and tells no cost.
+
+    Raises:
+        MalformedReply: an eSIM twice, without an order, or without the time it was made.
+    """
+    if len({loose_text(esim, "esimTranNo") for esim in esims}) < len(esims):
+        raise MalformedReply(f"{SLUG} query: an eSIM is listed twice, so another one is missing")
+    orders: dict[str, list[Row]] = {}
+    for esim in esims:
+        orders.setdefault(loose_text(esim, "orderNo"), []).append(esim)
+    if "" in orders:
+        raise MalformedReply(f"{SLUG} query: an eSIM without an order number")
+    return [_purchase(order_no, rows) for order_no, rows in orders.items()]
+
+
+def _purchase(order_no: str, esims: Sequence[Row]) -> ProviderPurchase:
+    plans = esims[0].get("packageList")
+    plan = plans[0] if isinstance(plans, list) and plans and isinstance(plans[0], dict) else {}
+    bought_at = moment(plan.get("createTime"))
+    if bought_at is None:
+        raise MalformedReply(f"{SLUG} query: order {order_no} has no time")
+    statuses = {loose_text(esim, "esimStatus").upper() for esim in esims}
+    waiting = SaleState.OPEN if statuses <= _PREPARING else SaleState.SOLD
+    return ProviderPurchase(
+        order_no,
+        bought_at,
+        SaleState.GIVEN_BACK if statuses <= _RETURNED else waiting,
+        reference=loose_text(esims[0], "transactionId"),
+        package_id=loose_text(plan, "packageCode"),
+        package_name=loose_text(plan, "packageName"),
+        quantity=len(esims),
+        iccids=tuple(iccid for esim in esims if (iccid := loose_text(esim, "iccid"))),
+    )
 
 
 def is_ours(esim: Row, reference: str) -> bool:

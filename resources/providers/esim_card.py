@@ -29,6 +29,7 @@ from esim.purchase import (
     Pending,
     Prepared,
     ProviderEvent,
+    ProviderPurchase,
     PurchaseRequest,
     Rejected,
     Unknown,
@@ -59,7 +60,7 @@ from resources.providers.esim_card_orders import (
 )
 from resources.providers.esim_card_session import EsimCardSession
 from resources.providers.outcomes import not_bought, still_unknown, too_dear
-from resources.providers.paging import walk
+from resources.providers.paging import walk, walk_statement
 from resources.providers.payload import (
     Row,
     amount,
@@ -71,6 +72,7 @@ from resources.providers.payload import (
 from resources.settings import Endpoint
 
 MOST_PAGES = 500
+MOST_SIM_PAGES = 20_000  # of fifteen SIMs
 MOST_DETAILS = 200
 
 
@@ -81,6 +83,7 @@ class EsimCard:
     capabilities = Capabilities(
         async_orders=True,
         resolves_for_certain=False,
+        lists_purchases=True,
         settle_seconds=120.0,
         serialise=Serialise.ACCOUNT,
         rate_limits=(RateLimit("*", 4, 1.0),),  # none is published, integrators meet 429: a modest pace of our own
@@ -263,6 +266,15 @@ class EsimCard:
             ProviderError: not to be read.
         """
         return Cost(trusted(amount, self._session.read("balance", "balance"), "balance"), CURRENCY)
+
+    def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
+        """List the SIMs made since; top-ups are in no list that names their eSIM, so the balance must tell of them.
+
+        Raises:
+            ProviderError: not to be read whole.
+        """
+        lines = walk_statement(f"{SLUG} my-esims", self._session.sims_from_newest(since), most_pages=MOST_SIM_PAGES)
+        return (line for line in lines if line.bought_at >= since)
 
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
         """Refuse: eSIMCard sends no webhooks.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
+from esim.errors import MalformedReply
 from esim.money import Cost
 from esim.purchase import (
     ErrorType,
@@ -17,8 +18,10 @@ from esim.purchase import (
     Json,
     Outcome,
     Pending,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
+    SaleState,
     Unknown,
 )
 from resources.providers.esim_card_catalogue import CURRENCY, SLUG
@@ -220,6 +223,26 @@ def profile_of(sim: Row, request: PurchaseRequest | None = None) -> EsimProfile 
         activation_code=code,
         provider_esim_id=sim_id,
         apn=loose_text(sim, "apn"),
+    )
+
+
+def listed_purchase(sim: Row) -> ProviderPurchase:
+    """Return one line of the list of SIMs: a SIM's id is our order number; neither its cost nor its package id is told.
+
+    Raises:
+        MalformedReply: it has no id or no time.
+    """
+    sim_id, bought_at = id_of(sim), moment(sim.get("created_at"))
+    if not sim_id or bought_at is None:
+        raise MalformedReply(f"{SLUG} my-esims: a SIM without an id or a time")
+    iccid = id_of(sim, "iccid")
+    gone = loose_text(sim, "status").casefold() in FAILED
+    return ProviderPurchase(
+        sim_id,
+        bought_at,
+        SaleState.GIVEN_BACK if gone else SaleState.SOLD if iccid else SaleState.OPEN,
+        package_name=loose_text(sim, "last_bundle"),
+        iccids=(iccid,) if iccid else (),
     )
 
 

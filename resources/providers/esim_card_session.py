@@ -4,8 +4,8 @@ A token is kept for 50 minutes and shared by every process; a read whose token i
 never does. Reads raise `ProviderError`; `spend` sends once and returns.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +14,7 @@ import httpx
 
 from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, ProviderRejected, ProviderThrottled
 from esim.ports import Capabilities, Clock, Limiter, TokenStore
-from esim.purchase import ErrorType, Rejected, Unknown
+from esim.purchase import ErrorType, ProviderPurchase, Rejected, Unknown
 from resources.providers.base import (
     CATALOGUE,
     ONCE,
@@ -27,7 +27,7 @@ from resources.providers.base import (
     token_key,
 )
 from resources.providers.esim_card_catalogue import DATA_ONLY, SLUG
-from resources.providers.esim_card_orders import Account, Shelf, id_of, profile_of, refusal_type
+from resources.providers.esim_card_orders import Account, Shelf, id_of, listed_purchase, profile_of, refusal_type
 from resources.providers.outcomes import not_bought
 from resources.providers.payload import Row, amount, listing, loose_text, mapping, said, trusted, whole
 from resources.settings import Endpoint
@@ -174,6 +174,28 @@ class EsimCardSession:
         shelf = self._shelf("my-esims", READ)
         return next((row for row in (*shelf.first, *shelf.last) if id_of(row) == sim_id), sim)
 
+    def sims_from_newest(self, since: datetime) -> Callable[[int], tuple[list[ProviderPurchase], bool]]:
+        """Return a reader of the list of SIMs, from its newest end to a page that is older than `since` as a whole.
+
+        Which end is newest is not documented: the times on the first and the last page tell.
+        """
+        ends: list[tuple[bool, int]] = []
+
+        def page(number: int) -> tuple[list[ProviderPurchase], int]:
+            rows, meta = self._list_page("my-esims", number, READ)
+            return [listed_purchase(row) for row in rows], trusted(whole, meta, "lastPage")
+
+        def read(number: int) -> tuple[list[ProviderPurchase], bool]:
+            if not ends:
+                first, pages = page(1)
+                last = page(pages)[0] if pages > 1 else first
+                ends.append((_newest(first) >= _newest(last), pages))
+            from_start, pages = ends[0]
+            lines, _ = page(number if from_start else pages + 1 - number)
+            return lines, number < pages and _newest(lines) >= since
+
+        return read
+
     def order(self, order_id: str) -> list[Row]:
         """Return what eSIMCard says about one of its order numbers.
 
@@ -294,6 +316,10 @@ def _says(body: Row, *, wanted: bool) -> bool:
     if not isinstance(status, str | int):
         return False
     return (str(status).lower() in _TRUE) is wanted
+
+
+def _newest(lines: Sequence[ProviderPurchase]) -> datetime:
+    return max((line.bought_at for line in lines), default=datetime.min.replace(tzinfo=UTC))
 
 
 def _bearer(token: str) -> dict[str, str]:

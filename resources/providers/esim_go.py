@@ -30,6 +30,7 @@ from esim.purchase import (
     Pending,
     Prepared,
     ProviderEvent,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
@@ -45,6 +46,7 @@ from resources.providers.esim_go_orders import (
     is_candidate,
     is_failed,
     is_only_order,
+    listed_purchase,
     order_body,
     orders_in,
     outcome_of,
@@ -57,7 +59,7 @@ from resources.providers.esim_go_orders import (
 )
 from resources.providers.esim_go_session import EsimGoSession, path_part
 from resources.providers.outcomes import not_bought, still_unknown, too_dear
-from resources.providers.paging import walk
+from resources.providers.paging import walk, walk_statement
 from resources.providers.payload import amount, loose_text, mapping, moment, trusted
 from resources.settings import Endpoint
 
@@ -65,6 +67,7 @@ BUNDLES_PER_PAGE = 500
 MOST_PAGES = 200
 ORDERS_PER_PAGE = 1000
 MOST_ORDER_PAGES = 20
+MOST_STATEMENT_PAGES = 1000
 WINDOW_BEFORE = timedelta(minutes=10)
 MOST_TOP_UPS = 40  # each needs a question of its own
 _UNUSED = frozenset({"processing", "queued"})
@@ -78,6 +81,7 @@ class EsimGo:
         cancel=True,
         async_orders=True,
         signed_webhooks=True,
+        lists_purchases=True,
         max_quantity=5,  # more is answered in the background
         # How fast an order shows in the list is not published: 30 s for a request under way, the rest to appear.
         settle_seconds=180.0,
@@ -230,13 +234,7 @@ class EsimGo:
     ) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for page in range(1, MOST_ORDER_PAGES + 1):
-            params: dict[str, str | int] = {
-                "includeIccids": "true",
-                "createdAt": f"gte:{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-                "limit": ORDERS_PER_PAGE,
-                "page": page,
-            }
-            rows, pages = orders_in(self._session.get("orders", "orders", params, patience=patience))
+            rows, pages = orders_in(self._session.get("orders", "orders", _order_page(since, page), patience=patience))
             found |= {loose_text(row, "orderReference"): row for row in rows if is_candidate(row, request, known)}
             if page >= pages:
                 return list(found.values())
@@ -330,6 +328,23 @@ class EsimGo:
         organisation = self._session.organisation()
         return Cost(trusted(amount, organisation, "balance"), loose_text(organisation, "currency"))
 
+    def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
+        """List the orders made since, top-ups included, with what each cost.
+
+        Raises:
+            ProviderError: not to be read whole.
+        """
+
+        def read(number: int) -> tuple[list[ProviderPurchase], bool]:
+            document = self._session.get("orders", "orders", _order_page(since, number))
+            rows, pages = orders_in(document)
+            lines = [line for row in rows if (line := listed_purchase(row)) is not None]
+            more = number < pages if isinstance(document, dict) else len(rows) >= ORDERS_PER_PAGE
+            return lines, more
+
+        lines = walk_statement(f"{SLUG} orders", read, most_pages=MOST_STATEMENT_PAGES, may_be_empty=True)
+        return (line for line in lines if line.bought_at >= since)
+
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
         """Check the signature of a callback (version 3).
 
@@ -345,6 +360,15 @@ class EsimGo:
             WebhookRejected: it is not a callback of eSIM Go.
         """
         return events_of(body)
+
+
+def _order_page(since: datetime, page: int) -> dict[str, str | int]:
+    return {
+        "includeIccids": "true",
+        "createdAt": f"gte:{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "limit": ORDERS_PER_PAGE,
+        "page": page,
+    }
 
 
 def _document(reply: Reply) -> object:

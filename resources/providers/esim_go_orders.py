@@ -24,9 +24,11 @@ from esim.purchase import (
     Outcome,
     Pending,
     ProviderEvent,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
+    SaleState,
     Unknown,
     UsageReading,
 )
@@ -38,6 +40,7 @@ POLL_SECONDS = 3.0
 SIGNATURE_HEADER = "x-signature-sha256"
 _BOUGHT = frozenset({"bundle"})
 _TOPPED_UP = frozenset({"bundle", "topup", "apiTopup"})
+_CHARGED = frozenset({*_TOPPED_UP, "autoTopup"})  # refunds and assignments of the inventory are listed too
 _EVENTS: Mapping[str, EventKind] = {
     "utilisation": EventKind.USAGE,
     "firstuse": EventKind.ESIM_STATUS,
@@ -165,6 +168,32 @@ def orders_in(document: object) -> tuple[list[dict[str, Any]], int]:
         raise MalformedReply(f"{SLUG} orders: no list of orders in the answer")
     pages = document.get("pageCount") if isinstance(document, dict) else 1
     return [row for row in rows if isinstance(row, dict)], pages if isinstance(pages, int) else 1
+
+
+def listed_purchase(order: Row) -> ProviderPurchase | None:
+    """Return one line of the order list; None for what is no purchase (a refund, an assignment of the inventory).
+
+    Raises:
+        MalformedReply: it has no reference, no time or no quantity.
+    """
+    lines = [line for line in _lines(order) if line.get("type", "bundle") in _CHARGED]
+    if not lines:
+        return None
+    reference = loose_text(order, "orderReference")
+    bought_at = moment(order.get("createdDate") or order.get("createDate"))
+    if not reference or bought_at is None:
+        raise MalformedReply(f"{SLUG} orders: an order without a reference or a time")
+    iccids = tuple(sorted(iccids_of(order)))
+    done = bool(iccids) or loose_text(order, "status").lower() == "completed"
+    return ProviderPurchase(
+        reference,
+        bought_at,
+        SaleState.FAILED if is_failed(order) else SaleState.SOLD if done else SaleState.OPEN,
+        package_id=loose_text(lines[0], "item"),
+        quantity=sum(trusted(whole, line, "quantity") for line in lines),
+        cost=paid(order),
+        iccids=iccids,
+    )
 
 
 def is_candidate(order: Row, request: PurchaseRequest, known: Collection[str]) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from esim.catalogue import CataloguePage, ProviderOffer
-from esim.errors import ProviderError, ProviderRejected
+from esim.errors import ProviderError, ProviderRejected, UnsupportedCapability
 from esim.money import Cost
 from esim.ports import Capabilities, Clock, Limiter, TokenStore
 from esim.purchase import (
@@ -27,6 +27,7 @@ from esim.purchase import (
     Outcome,
     Prepared,
     ProviderEvent,
+    ProviderPurchase,
     PurchaseRequest,
     Rejected,
     Unknown,
@@ -226,6 +227,14 @@ class MobiMatter:
         """
         wallet = mapping(self._session.read("balance", "merchant/balance"), "result")
         return Cost(trusted(amount, wallet, "balance"), CURRENCY)
+
+    def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
+        """Refuse: MobiMatter lists no orders; only the wallet can be compared.
+
+        Raises:
+            UnsupportedCapability: always.
+        """
+        raise UnsupportedCapability(f"{SLUG} has no list of orders; compare its balance")
 
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
         """Check the RSA signature inside the body.

@@ -1,13 +1,14 @@
-"""Walking a paged catalogue to its end, by the same rules for every provider whose catalogue has pages.
+"""Walking a paged catalogue or statement to its end, by the same rules for every provider that has pages.
 
 page number -> an adapter's `read` -> `walk` -> pages of the catalogue. A page that repeats the one before, and pages
 that never end, are errors: an incomplete list would look like withdrawn plans.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from esim.catalogue import CataloguePage
 from esim.errors import MalformedReply
+from esim.purchase import ProviderPurchase
 
 _ID_CHARACTERS = 100  # as much as a reject keeps of its plan's id
 
@@ -45,6 +46,34 @@ def walk(
             return
         known.update(ids)
         before = ids
+    raise MalformedReply(f"{what}: no end after {most_pages} pages")
+
+
+def walk_statement(
+    what: str,
+    read: Callable[[int], tuple[Sequence[ProviderPurchase], bool]],
+    *,
+    most_pages: int,
+    may_be_empty: bool = False,
+) -> Iterator[ProviderPurchase]:
+    """Yield the purchases on the pages 1, 2, ... that `read` returns with whether more follow, each order once.
+
+    A purchase made meanwhile moves the others down a list that begins with the newest, so pages may overlap.
+
+    Raises:
+        ProviderError: a page cannot be read, brings nothing new though more follow, or there are more than
+            `most_pages`: a statement with a hole in it would look like purchases that never were.
+    """
+    known: set[str] = set()
+    for number in range(1, most_pages + 1):
+        rows, more = read(number)
+        new = {row.provider_order_id: row for row in rows if row.provider_order_id not in known}
+        if more and not new and not (may_be_empty and not rows):
+            raise MalformedReply(f"{what}: page {number} brings nothing new, and more are announced")
+        yield from new.values()
+        if not more:
+            return
+        known.update(new)
     raise MalformedReply(f"{what}: no end after {most_pages} pages")
 
 

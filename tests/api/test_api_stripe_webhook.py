@@ -11,11 +11,11 @@ import httpx
 import pytest
 from sqlalchemy import Engine, select, text, update
 
-from api.services.record_payment_event import HANDLERS
 from esim.money import Money
 from resources.db import ledger
 from resources.db.refunds import request_refund
 from resources.db.tables import esims, inbox_events, ledger_entries, order_events, orders, outbox, refunds
+from resources.payment_events import HANDLERS
 from resources.settings import Settings
 from tests.api.baskets import basket, placed
 from tests.api.serving import ServedApi, served_api

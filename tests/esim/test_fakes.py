@@ -20,6 +20,7 @@ from esim.fakes import (
 from esim.geography import Coverage
 from esim.money import Cost, Money
 from esim.ports import (
+    Capabilities,
     ChatNotifier,
     CheckoutLine,
     CheckoutRequest,
@@ -38,9 +39,11 @@ from esim.purchase import (
     EsimRef,
     Pending,
     Prepared,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
+    SaleState,
     Unknown,
 )
 
@@ -214,3 +217,25 @@ def test_a_limiter_gives_the_slots_it_has() -> None:
     assert [limiter.acquire("acme:orders", limit, patience_seconds=0) for _ in range(3)] == [True, True, False]
     assert limiter.asked == ["acme:orders"] * 3
     assert MemoryLimiter().acquire("k", limit, patience_seconds=0)
+
+
+def test_a_provider_states_what_it_was_told_to_have_sold() -> None:
+    provider = FakeProvider(capabilities=Capabilities(lists_purchases=True))
+    old, new = (ProviderPurchase(str(days), EPOCH + timedelta(days=days), SaleState.SOLD) for days in (1, 2))
+    provider.statement = [old, new]
+    assert list(provider.purchases_since(new.bought_at)) == [new]
+    provider.down = ProviderUnavailable()
+    with pytest.raises(ProviderUnavailable):
+        list(provider.purchases_since(EPOCH))
+
+
+def test_the_payment_service_lists_what_it_took_and_paid_back() -> None:
+    gateway = FakePaymentGateway()
+    paid, _open = gateway.create_checkout(CHECKOUT), gateway.create_checkout(replace(CHECKOUT, order_id="other"))
+    event = gateway.pay(paid.session_id)
+    gateway.refund(event.payment_intent, Money(1, "USD"), key="k", reason="r")
+    (charge,) = gateway.charges_since(EPOCH)
+    assert (charge.payment_intent, charge.amount, charge.order_id) == (event.payment_intent, paid.amount, paid.order_id)
+    (listed,) = gateway.refunds_since(EPOCH)
+    assert listed.refund.amount == Money(1, "USD")
+    assert list(gateway.refunds_since(EPOCH + timedelta(days=1))) == []

@@ -9,7 +9,7 @@ from time import monotonic
 from sqlalchemy import Engine
 
 from esim.catalogue import CataloguePage, ProviderOffer
-from esim.errors import NoticeError, PaymentError
+from esim.errors import NoticeError, PaymentError, ProviderError
 from esim.money import Cost, Money
 from esim.ports import Capabilities, Mail, Refund
 from esim.purchase import (
@@ -23,6 +23,7 @@ from esim.purchase import (
     Pending,
     Prepared,
     ProviderEvent,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
@@ -51,6 +52,9 @@ class ScriptedProvider:
         self.refuse_to_prepare: Rejected | Exception | None = None
         self.on_resolve: Step | None = None
         self.on_status: Step | None = None
+        self.statement: list[ProviderPurchase] = []  # what it says it sold to us
+        self.wallet = Cost.parse("1000", "USD")
+        self.down: ProviderError | None = None
         self._lock = Lock()
 
     @property
@@ -116,7 +120,16 @@ class ScriptedProvider:
         return ()
 
     def balance(self) -> Cost:
-        return Cost.parse("1000", "USD")
+        if self.down is not None:
+            raise self.down
+        return self.wallet
+
+    def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:
+        for line in self.statement:
+            if line.bought_at >= since:
+                yield line
+        if self.down is not None:
+            raise self.down
 
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
         return None

@@ -134,7 +134,8 @@ def place_order(conn: Connection, *, units: int = 1, price_minor: int = 499, now
 def pay(conn: Connection, order_id: UUID, now: datetime = NOW) -> None:
     """Do what a payment webhook does: the order is paid, its units wait for a worker, the money is booked."""
     order, intent = lock_order(conn, order_id), f"pi_{order_id.hex}"
-    move_order(conn, order, OrderStatus.PAID, reason="payment received", actor="stripe", now=now)
+    told = {"payment_intent": intent}
+    move_order(conn, order, OrderStatus.PAID, reason="payment received", actor="stripe", now=now, details=told)
     for unit in lock_units(conn, order_id):
         move_unit(conn, unit, UnitStatus.QUEUED, reason="payment received", actor="stripe", now=now)
     conn.execute(

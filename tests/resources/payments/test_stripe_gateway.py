@@ -181,3 +181,30 @@ def test_settings_lead_to_the_sandbox_until_a_key_is_set() -> None:
     sandbox = stripe_gateway(Settings(_env_file=None, sandbox_port=1))  # type: ignore[call-arg]  # pydantic-settings
     with pytest.raises(PaymentUnavailable):
         sandbox.session("cs_test_1")
+
+
+def test_charges_and_refunds_are_listed_with_their_times(gateway: StripeGateway, web: httpx.Client) -> None:
+    session = gateway.create_checkout(request("0190-paid"))
+    intent = pay(web, session.session_id)
+    declined = gateway.create_checkout(request("0190-declined"))
+    web.post(f"/sandbox/stripe/pay/{declined.session_id}", json={"outcome": "fail"}).raise_for_status()
+    made = gateway.refund(intent, Money(100, "USD"), key="refund:1", reason="test")
+    (charge,) = gateway.charges_since(NOW)
+    assert (charge.payment_intent, charge.amount, charge.order_id) == (intent, Money(3998, "USD"), "0190-paid")
+    assert charge.created_at >= NOW
+    (listed,) = gateway.refunds_since(NOW)
+    assert listed.refund == made
+    assert listed.created_at >= NOW
+    later = NOW + timedelta(hours=1)
+    assert list(gateway.charges_since(later)) == list(gateway.refunds_since(later)) == []
+
+
+def test_lists_are_read_over_all_their_pages(gateway: StripeGateway, web: httpx.Client) -> None:
+    session = gateway.create_checkout(request("0190-many", minor=200))
+    intent = pay(web, session.session_id)
+    for number in range(103):
+        gateway.refund(intent, Money(1, "USD"), key=f"refund:{number}", reason="test")
+    assert len({listed.refund.refund_id for listed in gateway.refunds_since(NOW)}) == 103
+    fault(web, "api_error", status=500)
+    with pytest.raises(PaymentUnavailable):
+        list(gateway.charges_since(NOW))

@@ -1,7 +1,7 @@
 """eSIM Access in small, for the contract suite: plans, orders, top-ups, cancellation, as its documentation says."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -9,9 +9,19 @@ from typing import Any, ClassVar
 import httpx
 
 from esim.money import Cost
-from esim.purchase import Cancelled, ErrorType, EsimRef, EventKind, Pending, Provisioned, PurchaseRequest, Unknown
+from esim.purchase import (
+    Cancelled,
+    ErrorType,
+    EsimRef,
+    EventKind,
+    Pending,
+    Provisioned,
+    PurchaseRequest,
+    SaleState,
+    Unknown,
+)
 from resources.providers.esim_access import EsimAccess
-from tests.resources.providers.wire import NOW, Answer, Hook, Refusal, Wire, reply, says
+from tests.resources.providers.wire import NOW, Answer, Hook, Refusal, Sale, Wire, reply, says
 
 ICCID = "8910300000009876501"
 MATCHING_ID = "A1B2C3D4E5F60718293A4B5C6D7E8F90"
@@ -112,6 +122,7 @@ class EsimAccessWire(Wire):
     esim = EsimRef("B26112009150077", "26112009150077", ICCID, "PTX101")
     usage = (734003200, 3 * GIB)
     cancel_outcome = Cancelled
+    told_states = frozenset({SaleState.GIVEN_BACK})
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,6 +143,34 @@ class EsimAccessWire(Wire):
             "balance/query": lambda _: success({"balance": 940000}),
         }
         return handlers[request.url.path.partition("/api/v1/open/")[2]](body)
+
+    def is_statement(self, request: httpx.Request) -> bool:
+        return request.url.path.endswith("/esim/query") and b"startTime" in request.content
+
+    def statement(self, request: httpx.Request, sales: Sequence[Sale]) -> httpx.Response:
+        body = json.loads(request.content)
+        start, end = (datetime.fromisoformat(body[key]) for key in ("startTime", "endTime"))
+        found = [sale for sale in sales if start <= sale.at <= end]
+        page = body["pager"]["pageNum"]
+        rows = [
+            esim_row(
+                f"ours-{sale.number}",
+                str(sale.number),
+                iccid=sale.iccid,
+                esimStatus="CANCEL" if sale.state is SaleState.GIVEN_BACK else "GOT_RESOURCE",
+                packageList=[{"packageCode": "PTX101", "createTime": f"{sale.at:%Y-%m-%dT%H:%M:%S+0000}"}],
+            )
+            for sale in found[page * 2 - 2 : page * 2]
+        ]
+        return success({"esimList": rows, "pager": {"pageSize": 2, "pageNum": page, "total": len(found)}})
+
+    def unreadable_sales(self) -> Sequence[Callable[[dict[str, Any]], None]]:
+        return (
+            lambda page: page["obj"]["esimList"][0].pop("orderNo"),
+            lambda page: page["obj"]["esimList"][0].update(packageList=[]),
+            lambda page: page["obj"]["esimList"].insert(0, "an eSIM"),
+            lambda page: page["obj"]["pager"].update(total=99),
+        )
 
     def spends(self, request: httpx.Request) -> bool:
         return orders(request) and json.loads(request.content)["amount"] == 17500  # any other price is refused

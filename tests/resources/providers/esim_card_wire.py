@@ -1,7 +1,7 @@
 """eSIMCard in small, for the contract suite: login, paged packages, a balance, bundles and SIMs, newest first."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -15,10 +15,11 @@ from esim.purchase import (
     Pending,
     Provisioned,
     PurchaseRequest,
+    SaleState,
     Unknown,
 )
 from resources.providers.esim_card import EsimCard
-from tests.resources.providers.wire import NOW, Answer, Refusal, Wire, reply, says
+from tests.resources.providers.wire import NOW, Answer, Refusal, Sale, Wire, reply, says
 
 ICCID = "8910300000004956777"
 MATCHING_ID = "D56C0123C555AA77"
@@ -117,6 +118,7 @@ class EsimCardWire(Wire):
     esim = EsimRef(SIM, SIM, ICCID, PACKAGE)
     usage = ((3 << 30) * 3 // 4, 3 << 30)
     cancel_outcome = CancelRefused
+    told_states = frozenset({SaleState.GIVEN_BACK})
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,6 +145,29 @@ class EsimCardWire(Wire):
             rows = self.bundles if path == "my-bundles" else self.sims
             return paged(rows if self.newest_first else rows[::-1], page, self.page_size)
         return self._one(path)
+
+    def is_statement(self, request: httpx.Request) -> bool:
+        return request.url.path.endswith("/my-esims")
+
+    def statement(self, request: httpx.Request, sales: Sequence[Sale]) -> httpx.Response:
+        rows = [
+            sim(
+                str(sale.number),
+                iccid=sale.iccid,
+                created_at=f"{sale.at:%Y-%m-%dT%H:%M:%S}.000000Z",
+                status="Revoked" if sale.state is SaleState.GIVEN_BACK else "Released",
+            )
+            for sale in (sales if self.newest_first else reversed(sales))
+        ]
+        return paged(rows, int(request.url.params["page"]), 2)
+
+    def unreadable_sales(self) -> Sequence[Callable[[dict[str, Any]], None]]:
+        return (
+            lambda page: page["data"][0].pop("id"),
+            lambda page: page["data"][0].pop("created_at"),
+            lambda page: page["data"].insert(0, "a SIM"),
+            lambda page: page.pop("meta"),
+        )
 
     def spends(self, request: httpx.Request) -> bool:
         return request.url.path.endswith(("/package/purchase/async", "/package/purchase"))

@@ -16,7 +16,8 @@ becomes one test case per name. Retries do not wait (conftest). Nothing here nam
 from tests.resources.providers.account_cases import AccountCases
 from tests.resources.providers.catalogue_cases import CatalogueCases
 from tests.resources.providers.purchase_cases import PurchaseCases, ResolveCases
+from tests.resources.providers.statement_cases import StatementCases
 
 
-class ProviderContract(PurchaseCases, ResolveCases, CatalogueCases, AccountCases):
+class ProviderContract(PurchaseCases, ResolveCases, CatalogueCases, AccountCases, StatementCases):
     """Everything a provider adapter must do."""

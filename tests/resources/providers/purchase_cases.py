@@ -1,5 +1,6 @@
 """Contract cases: a purchase is sent once, ends in one outcome, and a lost answer is looked up."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -19,9 +20,10 @@ from esim.purchase import (
     Unknown,
 )
 from tests.resources.providers.contract_base import ContractBase, buy, finish
-from tests.resources.providers.wire import HTML, Stage, Wire, anything, fails, says
+from tests.resources.providers.wire import HTML, Answer, Stage, Wire, anything, fails, says
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+CANNOT_ARRIVE = (*NEVER_SENT, httpx.UnsupportedProtocol, httpx.ProxyError)
 MAY_HAVE_ARRIVED = (
     httpx.ReadTimeout,
     httpx.WriteTimeout,
@@ -39,6 +41,29 @@ UNREADABLE = {
     "text": b'"done"',
     "an empty object": b"{}",
 }
+
+
+def _all_errors(base: type[httpx.TransportError]) -> list[type[httpx.TransportError]]:
+    return [base, *(error for sub in base.__subclasses__() for error in _all_errors(sub))]
+
+
+def _disturbing(wire: Wire, trouble: type[httpx.TransportError] | int, place: int) -> Answer:
+    """Answer as the provider does but for the request at `place`: it arrives (if it can), and its answer is trouble."""
+    asked = 0
+
+    def act(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        if asked - 1 != place:
+            return wire.answer(request)
+        if isinstance(trouble, int):
+            wire.answer(request)
+            return says({"message": "Server Error"}, trouble)(request)
+        if not issubclass(trouble, CANNOT_ARRIVE):
+            wire.answer(request)
+        raise trouble("as if on the line", request=request)
+
+    return act
 
 
 class NoSlot:
@@ -111,6 +136,22 @@ class PurchaseCases(ContractBase):
         assert isinstance(outcome, Rejected | Unknown)
         assert "\x00" not in outcome.message
         assert outcome.message.encode()
+
+    def test_no_error_and_no_server_error_is_a_refusal_of_what_arrived(self) -> None:
+        """Every error httpx has and every 5xx, on every request of a purchase: what was sold is never `Rejected`."""
+        troubles: list[type[httpx.TransportError] | int] = [*_all_errors(httpx.TransportError), *range(500, 600)]
+        for trouble in troubles:
+            for place in range(3):
+                wire = self.wire_type()
+                stage = Stage(wire)
+                provider = wire.build(stage)
+                prepared = provider.prepare(wire.request)
+                assert not isinstance(prepared, Rejected)
+                evidence = json.loads(json.dumps(dict(prepared.evidence)))
+                stage.when(anything, _disturbing(wire, trouble, place))
+                outcome = provider.purchase(wire.request, evidence)
+                provider.close()
+                assert not (isinstance(outcome, Rejected) and wire.sold), (trouble, place, outcome)
 
     def test_a_clear_refusal_is_rejected(self, provider: Provider, wire: Wire, stage: Stage, refusal: Any) -> None:
         stage.when(wire.spends, refusal.answer)

@@ -25,9 +25,11 @@ from esim.purchase import (
     EsimRef,
     Outcome,
     Pending,
+    ProviderPurchase,
     Provisioned,
     PurchaseRequest,
     Rejected,
+    SaleState,
     Unknown,
 )
 from resources.providers.base import Unlimited
@@ -73,6 +75,7 @@ class Shop:
         self._world = world
         self.endpoint = sandbox_endpoint(slug, httpx.URL(world.base_url).port or 0)
         self.tokens = MemoryTokenStore()
+        self.ahead = timedelta()  # how far the adapter's clock is ahead of the sandbox's
         self.provider = self.client()
         self.offers = [offer for page in self.provider.catalogue() for offer in page.offers]
         plans = [offer for offer in self.offers if offer.kind is OfferKind.PLAN]
@@ -83,7 +86,7 @@ class Shop:
             self.endpoint,
             limiter=Unlimited(),
             tokens=self.tokens,
-            clock=lambda: datetime.now(UTC),
+            clock=lambda: datetime.now(UTC) + self.ahead,
             timeout_seconds=timeout_seconds,
         )
 
@@ -337,3 +340,27 @@ def test_the_balance_falls_by_the_cost(shop: Shop) -> None:
     shop.bought()
     assert before.amount - shop.provider.balance().amount == shop.offer.cost.amount
     assert before.amount > Decimal(0)
+
+
+def test_the_statement_lists_what_was_bought_and_nothing_else(shop: Shop) -> None:
+    if not shop.provider.capabilities.lists_purchases:
+        return
+    since = datetime.now(UTC) - timedelta(seconds=1)
+    (first, request), (second, _) = shop.bought(), shop.bought()
+    shop.ahead = timedelta(seconds=299)  # a statement may end before now by a settle time of 300 s
+    both = {first.provider_order_id, second.provider_order_id}
+
+    def listed() -> dict[str, ProviderPurchase] | None:
+        lines = {line.provider_order_id: line for line in shop.provider.purchases_since(since)}
+        return lines if both <= set(lines) else None
+
+    lines = eventually(listed)
+    shop.ahead = timedelta()
+    assert set(lines) == both
+    line = lines[first.provider_order_id]
+    assert (line.state, line.quantity, line.iccids) == (SaleState.SOLD, 1, (first.profile.iccid,))
+    assert line.package_id in {request.provider_package_id, ""}
+    assert line.cost in {None, first.cost}
+    if shop.provider.capabilities.reference_lookup:
+        assert line.reference == request.reference
+    assert list(shop.provider.purchases_since(datetime.now(UTC) + timedelta(hours=1))) == []

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -30,12 +30,13 @@ from esim.purchase import (
     Provisioned,
     PurchaseRequest,
     Rejected,
+    SaleState,
     Unknown,
 )
 from resources.providers.airalo import Airalo
 from tests.resources.providers.contract_base import buy
 from tests.resources.providers.provider_contract import ProviderContract
-from tests.resources.providers.wire import NOW, Answer, Clock, Hook, Refusal, Stage, Wire, fails, reply, says
+from tests.resources.providers.wire import NOW, Answer, Clock, Hook, Refusal, Sale, Stage, Wire, fails, reply, says
 
 SECRET = "airalo-client-secret"
 TOKEN = "airalo-access-token"
@@ -163,6 +164,7 @@ class AiraloWire(Wire):
     top_up_request = replace(request, provider_package_id="moshi-fuji-7days-1gb-topup", hints={}, top_up_of=esim)
     usage = (257 * MEBIBYTE, 1024 * MEBIBYTE)
     cancel_outcome = CancelUnknown
+    told_states = frozenset({SaleState.GIVEN_BACK, SaleState.FAILED})
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,6 +255,37 @@ class AiraloWire(Wire):
             "unknown_type": lambda p: p.update(type="gift"),
             "no_net_price": lambda p: p.update(net_price=None, prices={}),
         }
+
+    def is_statement(self, request: httpx.Request) -> bool:
+        return request.url.path.endswith("/orders") and "filter[created_at]" in request.url.params
+
+    def statement(self, request: httpx.Request, sales: Sequence[Sale]) -> httpx.Response:
+        params = request.url.params
+        first, last = params["filter[created_at]"].split(" - ")
+        found = [sale for sale in sales if first <= f"{sale.at:%Y-%m-%d}" <= last]
+        page, pages = int(params["page"]), max(1, -(-len(found) // 2))
+        words = {SaleState.SOLD: "completed", SaleState.GIVEN_BACK: "refunded", SaleState.FAILED: "failed"}
+        rows = [
+            order(
+                id=sale.number,
+                description=f"ours-{sale.number}",
+                created_at=f"{sale.at:%Y-%m-%d %H:%M:%S}",
+                sims=[{**sim(), "iccid": sale.iccid}],
+                status={"name": "-", "slug": words[sale.state]},
+            )
+            for sale in found[page * 2 - 2 : page * 2]
+        ]
+        return reply({"data": rows, "meta": {"current_page": page, "last_page": pages}})
+
+    def unreadable_sales(self) -> Sequence[Callable[[dict[str, Any]], None]]:
+        return (
+            lambda page: page["data"][0].pop("id"),
+            lambda page: page["data"][0].update(created_at="yesterday"),
+            lambda page: page["data"][0].update(quantity=None),
+            lambda page: page["data"].insert(0, "an order"),
+            lambda page: page.pop("meta"),
+            lambda page: page.update(data={}),
+        )
 
     def endless(self, request: httpx.Request, serial: int) -> httpx.Response:
         plan = package(f"endless-{serial}", 1024, 7, "1", "2")

@@ -4,9 +4,9 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -29,12 +29,13 @@ from esim.purchase import (
     Provisioned,
     PurchaseRequest,
     Rejected,
+    SaleState,
     Unknown,
 )
 from resources.providers.esim_go import EsimGo
 from tests.resources.providers.contract_base import buy
 from tests.resources.providers.provider_contract import ProviderContract
-from tests.resources.providers.wire import NOW, Answer, Hook, Refusal, Stage, Wire, fails, reply, says
+from tests.resources.providers.wire import NOW, Answer, Hook, Refusal, Sale, Stage, Wire, fails, reply, says
 
 KEY = "esim-go-api-key"
 ICCID = "8943220000000004417"
@@ -160,6 +161,7 @@ class EsimGoWire(Wire):
     top_up_request = replace(request, top_up_of=esim)
     usage = (250_000_000, 1_000_000_000)
     cancel_outcome = Cancelled
+    told_states = frozenset({SaleState.FAILED})
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,6 +223,33 @@ class EsimGoWire(Wire):
             return reply({"bundles": rows, "pageCount": 1, "pageSize": 500, "rows": len(rows)})
         number = int(params["page"])
         return reply({"bundles": rows[(number - 1) * 4 : number * 4], "pageCount": 2, "pageSize": 4, "rows": 7})
+
+    def is_statement(self, request: httpx.Request) -> bool:
+        return request.method == "GET" and request.url.path.endswith("/orders")
+
+    def statement(self, request: httpx.Request, sales: Sequence[Sale]) -> httpx.Response:
+        since = datetime.fromisoformat(request.url.params["createdAt"].removeprefix("gte:"))
+        found = [sale for sale in sales if sale.at >= since]
+        page, pages = int(request.url.params["page"]), max(1, -(-len(found) // 2))
+        rows = [
+            order(
+                sale.number,
+                orderReference=str(sale.number),
+                createdDate=f"{sale.at:%Y-%m-%dT%H:%M:%SZ}",
+                line={"iccids": [sale.iccid], "esims": None},
+                status="failed" if sale.state is SaleState.FAILED else "completed",
+            )
+            for sale in found[page * 2 - 2 : page * 2]
+        ]
+        return reply({"orders": rows, "pageCount": pages, "pageSize": 2, "rows": len(found)})
+
+    def unreadable_sales(self) -> Sequence[Callable[[dict[str, Any]], None]]:
+        return (
+            lambda page: page["orders"][0].pop("orderReference"),
+            lambda page: page["orders"][0].pop("createdDate"),
+            lambda page: page["orders"][0]["order"][0].update(quantity="some"),
+            lambda page: page.update(orders="none"),
+        )
 
     def spends(self, request: httpx.Request) -> bool:
         return request.method == "POST" and b'"transaction"' in request.content

@@ -5,7 +5,7 @@ Adapter -> httpx -> `Stage` (counts, disturbs) -> `Wire.answer` (a small provide
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ import httpx
 
 from esim.fakes import MemoryTokenStore
 from esim.ports import Limiter, Provider, TokenStore
-from esim.purchase import ErrorType, EsimRef, EventKind, PurchaseRequest
+from esim.purchase import ErrorType, EsimRef, EventKind, PurchaseRequest, SaleState
 from resources.providers.base import Unlimited
 from resources.settings import Endpoint
 
@@ -93,6 +93,20 @@ class Hook:
     kind: EventKind
 
 
+@dataclass(frozen=True)
+class Sale:
+    """One order of ours in the provider's statement."""
+
+    number: int
+    at: datetime
+    state: SaleState = SaleState.SOLD
+
+    @property
+    def iccid(self) -> str:
+        """The eSIM it brought."""
+        return f"89000000000000{self.number:05d}"
+
+
 class Wire(ABC):
     """One provider as the contract describes it, small but with a memory; one instance per test.
 
@@ -108,6 +122,7 @@ class Wire(ABC):
     esim: EsimRef  # an eSIM that `answer` knows
     usage: ClassVar[tuple[int | None, int | None]]  # used and total bytes of that eSIM
     cancel_outcome: ClassVar[type]  # what `cancel(esim)` must return
+    told_states: ClassVar[frozenset[SaleState]] = frozenset()  # ends that the statement tells, beside sold
     absent_outcome: ClassVar[ErrorType | None] = ErrorType.NOT_BOUGHT  # None: stays Unknown after the settle time
 
     def __init__(self) -> None:
@@ -170,6 +185,18 @@ class Wire(ABC):
         """Return genuine webhooks."""
         return ()
 
+    def statement(self, request: httpx.Request, sales: Sequence[Sale]) -> httpx.Response:
+        """Answer a request for our purchases as the provider does that made these sales, two a page, newest first."""
+        raise AssertionError(f"{self.slug} has no statement")
+
+    def is_statement(self, request: httpx.Request) -> bool:
+        """Whether this request reads a page of our purchases."""
+        return False
+
+    def unreadable_sales(self) -> Sequence[Callable[[dict[str, Any]], None]]:
+        """Return what makes a statement unreadable, done to a decoded page."""
+        return ()
+
     def other_sales(self) -> None:
         """Let somebody else's orders appear in whatever list a look-up reads."""
         return
@@ -205,6 +232,10 @@ class Stage(httpx.BaseTransport):
     def when(self, matches: Matcher, act: Answer, *, times: int | None = None) -> None:
         """Answer matching requests by `act` (which may raise), `times` at most."""
         self._rules.append(_Rule(matches, act, times))
+
+    def forget(self) -> None:
+        """Answer as the wire does again."""
+        self._rules.clear()
 
     def lose_answer(self, matches: Matcher, error: type[httpx.TransportError] = httpx.ReadTimeout) -> None:
         """Let the first matching request reach the provider, but not its answer come back."""

@@ -1,0 +1,171 @@
+"""What each event of the payment service does to its order: one table for the webhook and for the reconciler.
+
+`HANDLERS` is the list of events we act on; any other is only noted. A handler changes the database and nothing else:
+no outside call, so that the whole of it can be rolled back and applied again. The inbox's key makes a repeat harmless,
+whoever brings it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from esim.money import Money
+from esim.ports import PaymentEvent, Refund
+from resources.db import inbox, notices
+from resources.db.outbox import Channel, enqueue
+from resources.db.payments import (
+    Booking,
+    Payment,
+    cancel_unpaid,
+    note_failed_payment,
+    order_exists,
+    order_of_payment,
+    record_payment,
+)
+from resources.db.refund_events import Teller, refund_told, refunded_in_all
+from resources.db.transitions import Event, hold_order, lock_order, note
+from resources.payments.stripe_objects import whole_money
+
+SOURCE = "stripe"
+DUPLICATE = "duplicate"
+UNKNOWN_ORDER = "no such order"
+UNLISTED = "not on the list"
+_TAKEN = frozenset({"paid", "no_payment_required"})
+_NOTHING = Money(0, "USD")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One event about one order, inside its transaction."""
+
+    conn: Connection
+    event: PaymentEvent
+    order_id: UUID
+    booking: Booking
+
+
+@dataclass(frozen=True, slots=True)
+class TakenEvent:
+    """An authentic event, in a few words what was done with it, and the order it is about, if it is one of ours."""
+
+    type: str
+    handled: str
+    order_id: UUID | None = None
+
+
+Handler = Callable[[Case], str]
+
+
+def take_event(conn: Connection, event: PaymentEvent, booking: Booking) -> TakenEvent:
+    """Apply an authentic event, once: whoever brings it a second time changes nothing."""
+    order_id = order_of_event(conn, event)
+    if not inbox.record(conn, SOURCE, event.event_id, event.type, order_id, "received"):
+        return TakenEvent(event.type, DUPLICATE, order_id)
+    handled = _apply(conn, event, order_id, booking)
+    inbox.note_handled(conn, SOURCE, event.event_id, handled)
+    return TakenEvent(event.type, handled, order_id)
+
+
+def order_of_event(conn: Connection, event: PaymentEvent) -> UUID | None:
+    """Return the order an event is about; None for one that is not ours."""
+    try:
+        named = UUID(event.order_id)
+    except ValueError:
+        return order_of_payment(conn, session_id=event.session_id, payment_intent=event.payment_intent)
+    return named if order_exists(conn, named) else None
+
+
+def _apply(conn: Connection, event: PaymentEvent, order_id: UUID | None, booking: Booking) -> str:
+    handler = HANDLERS.get(event.type)
+    if handler is None:
+        return UNLISTED
+    if order_id is None:
+        text = f"Stripe told of {event.type} ({event.event_id}) for an order that is not ours. Look it up in Stripe."
+        notices.tell_operations(conn, None, "unknown_payment", f"unknown_payment:{event.event_id}", text)
+        return UNKNOWN_ORDER
+    return handler(Case(conn, event, order_id, booking))
+
+
+def _session_paid(case: Case) -> str:
+    event = case.event
+    if event.payment_status not in _TAKEN:
+        return _note(case, "the bank has still to confirm the payment")
+    payment = Payment(case.order_id, event.payment_intent, event.session_id, event.amount or _NOTHING, event.event_id)
+    return record_payment(case.conn, payment, case.booking)
+
+
+def _bank_refused(case: Case) -> str:
+    booking, reason = case.booking, "the bank did not confirm the payment"
+    order = lock_order(case.conn, case.order_id)
+    if not note_failed_payment(case.conn, order, reason=reason, actor=case.booking.actor, now=booking.now):
+        return "paid meanwhile"
+    cancel_unpaid(case.conn, case.order_id, reason=reason, actor=case.booking.actor, now=booking.now)
+    key = f"payment_failed:{case.order_id}"
+    enqueue(case.conn, key=key, channel=Channel.MAIL, kind="payment_failed", order_id=case.order_id)
+    return "cancelled: payment failed"
+
+
+def _attempt_failed(case: Case) -> str:
+    """Note a declined card: the customer sees it on the payment page and may try again there, so no mail goes out."""
+    order = lock_order(case.conn, case.order_id)
+    reason = "an attempt to pay was declined"
+    noted = note_failed_payment(case.conn, order, reason=reason, actor=case.booking.actor, now=case.booking.now)
+    return "noted" if noted else "paid meanwhile"
+
+
+def _session_expired(case: Case) -> str:
+    done = cancel_unpaid(
+        case.conn, case.order_id, reason="the checkout expired", actor=case.booking.actor, now=case.booking.now
+    )
+    return "cancelled" if done else "nothing to cancel"
+
+
+def _disputed(case: Case) -> str:
+    order, now = lock_order(case.conn, case.order_id), case.booking.now
+    reason = "the customer's bank opened a dispute"
+    if not hold_order(case.conn, order, reason=reason, actor=case.booking.actor, now=now):
+        _note(case, reason)
+    text = f"Order {order.display_id}: {reason}. Answer it in Stripe before its deadline."
+    notices.tell_operations(case.conn, order.order_id, "dispute", f"dispute:{case.event.event_id}", text)
+    return "a person must look"
+
+
+def _note(case: Case, reason: str) -> str:
+    order = lock_order(case.conn, case.order_id)
+    details = {"told_by": case.event.event_id}
+    event = Event(
+        order.order_id, order.status, order.status, reason, case.booking.actor, case.booking.now, None, None, details
+    )
+    note(case.conn, [event])
+    return f"noted: {reason}"
+
+
+def _refund_changed(case: Case) -> str:
+    raw, amount = case.event.raw, case.event.amount
+    if amount is None:
+        return "no amount"
+    told = Refund(str(raw["id"]), amount, str(raw.get("status") or ""), case.event.payment_intent)
+    metadata = raw.get("metadata")
+    key = str(metadata.get("refund_key", "")) if isinstance(metadata, Mapping) else ""
+    return refund_told(case.conn, case.order_id, told, key, Teller(case.booking.actor, case.booking.now))
+
+
+def _charge_refunded(case: Case) -> str:
+    total = whole_money(case.event.raw.get("amount_refunded"), case.event.raw.get("currency"))
+    teller = Teller(case.booking.actor, case.booking.now)
+    return refunded_in_all(case.conn, case.order_id, case.event.payment_intent, total, teller)
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "checkout.session.completed": _session_paid,
+    "checkout.session.async_payment_succeeded": _session_paid,
+    "checkout.session.async_payment_failed": _bank_refused,
+    "checkout.session.expired": _session_expired,
+    "payment_intent.payment_failed": _attempt_failed,
+    "charge.refunded": _charge_refunded,
+    "refund.created": _refund_changed,
+    "refund.updated": _refund_changed,
+    "charge.dispute.created": _disputed,
+}
