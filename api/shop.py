@@ -6,6 +6,7 @@ There is one `Shop` per app; nothing lives in module variables.
 import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -19,10 +20,13 @@ from api.metrics import Metrics
 from api.middleware.cors import Cors
 from api.rate_limit import TokenBuckets
 from api.snapshot import CatalogueSnapshot, Shelf
-from esim.ports import Clock, PaymentGateway, Provider
+from esim.ports import Clock, PaymentEvent, PaymentGateway, Provider
 from resources.db.catalogue_reader import current_version, published_catalogue
 from resources.db.databases import databases, make_engine
+from resources.db.payments import Booking
+from resources.db.together import Together
 from resources.db.vault import Vault
+from resources.payment_events import TakenEvent, take_first_payments
 from resources.settings import Settings
 
 # Calls to the payment service at once, on threads of their own: checkouts, and questions that nobody waits for.
@@ -43,6 +47,7 @@ class Shop:
     """The state of one app."""
 
     engine: Engine
+    payments: Together[tuple[PaymentEvent, Booking], TakenEvent | None]
     vault: Vault
     gateway: PaymentGateway
     payment_threads: CapacityLimiter
@@ -73,6 +78,7 @@ class Shop:
         """
         url = (await run_in_threadpool(databases, self.settings)).operational
         self.engine = make_engine(url, pool_size=20)
+        self.payments = Together(partial(take_first_payments, self.engine))
         self.vault = await run_in_threadpool(Vault.from_settings, self.settings)
         self.gateway = await run_in_threadpool(_gateway, self.settings)
         self.payment_threads = CapacityLimiter(PAYMENT_THREADS)

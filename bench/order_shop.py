@@ -1,10 +1,14 @@
-"""A whole platform in a folder of its own to measure orders on: sandbox, API, Dagster, and orders that are paid already.
+"""A whole platform in a folder of its own to measure orders on: sandbox, API, Dagster, and orders written in bulk.
 
-Orders are written in bulk as a payment leaves them, for packages whose best offer is Airalo's: of the five contracts
-it is the one that sells in one call and publishes no limit on orders, so that our own speed is what is measured.
+The packages are those whose best offer is Airalo's: of the five contracts it is the one that sells in one call and
+publishes no limit on orders, so that our own speed is what is measured. The sandbox does not limit calls either.
 """
 
+import hashlib
+import hmac
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +21,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import psutil
 from rich.console import Console
 from sqlalchemy import Engine, insert, text
@@ -29,18 +32,33 @@ from resources.db.databases import databases, make_engine
 from resources.db.tables import esims, ledger_entries, order_events, order_items, orders
 from resources.settings import Settings, load_settings
 
-PARTS = ("sandbox", "api", "code", "daemon", "runs")
+PARTS = ("sandbox", "api", "code", "runs", "daemon")
 PLANS = 400
-_UP_WITHIN_SECONDS = 90
+MOST_ROWS = 2_000
+_UP_WITHIN_SECONDS = 120
 _PORTS = ("API_PORT", "DAGSTER_PORT", "SANDBOX_PORT", "SANDBOX_SMTP_PORT", "CODE_SERVER_PORT")
 _CHOICE = text(
     """
-    select p.package_id, p.name, p.price_minor_usd from packages p
-    join offers o on o.offer_id = p.best_offer_id
-    where p.on_sale and o.provider = :provider and p.kind = 'plan'
+    select p.package_id, p.name, p.price_minor_usd, o.provider_package_id
+    from packages p join offers o on o.offer_id = p.best_offer_id
+    where p.on_sale and o.provider = 'airalo' and p.kind = 'plan'
     order by p.package_id limit 200
     """
 )
+_UNDONE = (
+    "select (select count(*) from esims where status in ('queued', 'working', 'pending', 'unknown'))"
+    " + (select count(*) from outbox where sent_at is null)"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One package to sell, at a price in US cents, and what Airalo calls it."""
+
+    package_id: str
+    name: str
+    price_minor: int
+    wire_id: str
 
 
 @dataclass(frozen=True)
@@ -50,102 +68,115 @@ class BenchShop:
     settings: Settings
     engine: Engine
     processes: Mapping[str, "subprocess.Popen[bytes]"]
-    packages: Sequence[tuple[str, str, int]]  # id, name, price in US cents
+    plans: Sequence[Plan]
 
-    def place_paid(self, count: int) -> list[UUID]:
-        """Write `count` paid orders of one eSIM each in one transaction, which wakes the platform; return their ids."""
+    def place(self, count: int, *, paid: bool) -> list[UUID]:
+        """Write orders of one eSIM each, in one transaction: paid, which wakes the platform, or with open checkouts."""
         now = datetime.now(UTC)
-        rows = [self._order(n, now) for n in range(count)]
+        rows = [_order(self.plans[n % len(self.plans)], now, paid=paid) for n in range(count)]
         with self.engine.begin() as conn:
-            conn.execute(insert(orders), [row["order"] for row in rows])
-            conn.execute(insert(order_items), [row["item"] for row in rows])
-            conn.execute(insert(ledger_entries), [entry for row in rows for entry in row["entries"]])
-            conn.execute(insert(order_events), [event for row in rows for event in row["events"]])
-            conn.execute(insert(esims), [row["esim"] for row in rows])
-        return [row["order"]["order_id"] for row in rows]
+            for table in (orders, order_items, *((ledger_entries, order_events) if paid else ()), esims):
+                values = [value for row in rows for value in row[table.name]]
+                for start in range(0, len(values), MOST_ROWS):
+                    conn.execute(insert(table), values[start : start + MOST_ROWS])
+        return [row["orders"][0]["order_id"] for row in rows]
 
-    def _order(self, n: int, now: datetime) -> dict[str, Any]:
-        package_id, name, price = self.packages[n % len(self.packages)]
-        order_id, item_id, intent = uuid4(), uuid4(), f"pi_{uuid4().hex}"
-        money = {"order_id": order_id, "posting_key": f"payment:{intent}", "original_currency": "USD"}
-        micros = price * 10_000
-        event = {"order_id": order_id, "reason": "payment received", "actor": "bench", "at": now}
-        return {
-            "order": {
-                "order_id": order_id,
-                "display_id": f"BENCH{order_id.hex[:12]}",
-                "status": "paid",
-                "payment_status": "paid",
-                "email": "bench@numnaroad.test",
-                "amount_minor": price,
-                "currency": "USD",
-                "token_hash": b"-",
-                "catalogue_version": 1,
-                "payment_intent": intent,
-                "success_url": "http://127.0.0.1/ok",
-                "cancel_url": "http://127.0.0.1/no",
-                "expires_at": now + timedelta(minutes=30),
-                "created_at": now,
-                "paid_at": now,
-                "deadline_at": now + timedelta(minutes=70),
-            },
-            "item": {
-                "item_id": item_id,
-                "order_id": order_id,
-                "line": 1,
-                "package_id": package_id,
-                "package": {"name": name},
-                "quantity": 1,
-                "unit_price_minor": price,
-                "currency": "USD",
-                "unit_price_micros_usd": micros,
-                "expected_landed_micros": micros // 2,
-            },
-            "entries": [
-                money | {"account": "cash", "amount_micros": micros, "original_amount": price / 100},
-                money | {"account": "customer_payment", "amount_micros": -micros, "original_amount": -price / 100},
-            ],
-            "events": [
-                event | {"from_status": "pending", "to_status": "paid"},
-                event | {"from_status": "unpaid", "to_status": "queued", "esim_n": 1},
-            ],
-            "esim": {
-                "esim_id": uuid4(),
-                "order_id": order_id,
-                "item_id": item_id,
-                "n": 1,
-                "status": "queued",
-                "next_attempt_at": now,
-            },
+    def paid_event(self, order_id: UUID, plan: Plan) -> tuple[bytes, dict[str, str]]:
+        """Return a signed `checkout.session.completed` for an order with an open checkout: body and headers."""
+        subject = {
+            "id": f"cs_test_{order_id.hex}",
+            "object": "checkout.session",
+            "amount_total": plan.price_minor,
+            "currency": "usd",
+            "client_reference_id": str(order_id),
+            "metadata": {"order_id": str(order_id)},
+            "payment_intent": f"pi_{order_id.hex}",
+            "payment_status": "paid",
+            "status": "complete",
         }
+        at = int(time.time())
+        event = {"id": f"evt_{order_id.hex}", "object": "event", "type": "checkout.session.completed", "created": at}
+        body = json.dumps(event | {"data": {"object": subject}}).encode()
+        secret = self.settings.stripe.credentials["webhook_secret"].encode()
+        digest = hmac.new(secret, f"{at}.".encode() + body, hashlib.sha256).hexdigest()
+        return body, {"Stripe-Signature": f"t={at},v1={digest}", "Content-Type": "application/json"}
 
-    def count(self, statement: str, **values: object) -> int:
+    def number(self, statement: str, **values: object) -> float:
         """Return one number from the store."""
         with self.engine.connect() as conn:
-            return int(conn.scalar(text(statement), values) or 0)
+            return float(conn.scalar(text(statement), values) or 0)
 
-    def wait_until(self, statement: str, at_least: int, seconds: float, **values: object) -> bool:
-        """Look ten times a second until a count is reached; return whether it was in time."""
+    def wait_until(self, statement: str, at_least: float, seconds: float, **values: object) -> bool:
+        """Look ten times a second until a number is reached; return whether it was in time."""
         end = time.monotonic() + seconds
-        while self.count(statement, **values) < at_least:
+        while self.number(statement, **values) < at_least:
             if time.monotonic() > end:
                 return False
             time.sleep(0.1)
         return True
 
-    def settle(self, seconds: float = 120) -> bool:
-        """Wait until no order is in work and no notice, refund or fee is due."""
-        left = (
-            "select (select count(*) from esims where status in ('queued', 'working', 'pending', 'unknown'))"
-            " + (select count(*) from outbox where sent_at is null)"
-            " + (select count(*) from refunds where state = 'requested')"
-        )
-        end = time.monotonic() + seconds
-        while self.count(left):
-            if time.monotonic() > end:
-                return False
+    def settle(self, seconds: float = 300) -> float:
+        """Wait until nothing is in work and every notice is out; return how long that took."""
+        started = time.monotonic()
+        while self.number(_UNDONE):
+            if time.monotonic() - started > seconds:
+                sys.exit("orders or notices were still waiting after all this time")
             time.sleep(0.2)
-        return True
+        return time.monotonic() - started
+
+
+def _order(plan: Plan, now: datetime, *, paid: bool) -> dict[str, list[dict[str, Any]]]:
+    order_id, item_id = uuid4(), uuid4()
+    intent, micros = f"pi_{order_id.hex}", plan.price_minor * 10_000
+    posting = {"order_id": order_id, "posting_key": f"payment:{intent}", "original_currency": "USD", "esim_n": None}
+    event = {"order_id": order_id, "reason": "payment received", "actor": "bench", "at": now}
+    order: dict[str, Any] = {
+        "order_id": order_id,
+        "display_id": f"BENCH{order_id.hex[:12]}",
+        "status": "paid" if paid else "pending",
+        "payment_status": "paid" if paid else "unpaid",
+        "email": "bench@numnaroad.test",
+        "amount_minor": plan.price_minor,
+        "currency": "USD",
+        "token_hash": b"-",
+        "catalogue_version": 1,
+        "session_id": f"cs_test_{order_id.hex}",
+        "payment_intent": intent if paid else None,
+        "success_url": "http://127.0.0.1/ok",
+        "cancel_url": "http://127.0.0.1/no",
+        "expires_at": now + timedelta(minutes=30),
+        "created_at": now,
+        "paid_at": now if paid else None,
+        "deadline_at": now + timedelta(minutes=70) if paid else None,
+    }
+    item = {
+        "item_id": item_id,
+        "order_id": order_id,
+        "line": 1,
+        "package_id": plan.package_id,
+        "package": {"name": plan.name},
+        "quantity": 1,
+        "unit_price_minor": plan.price_minor,
+        "currency": "USD",
+        "unit_price_micros_usd": micros,
+        "expected_landed_micros": micros // 2,
+    }
+    unit = {"esim_id": uuid4(), "order_id": order_id, "item_id": item_id, "n": 1}
+    unit |= {"status": "queued", "next_attempt_at": now} if paid else {"status": "unpaid", "next_attempt_at": None}
+    amounts = [("cash", micros), ("customer_payment", -micros)]
+    return {
+        "orders": [order],
+        "order_items": [item],
+        "ledger_entries": [
+            posting | {"account": account, "amount_micros": amount, "original_amount": amount / 1_000_000}
+            for account, amount in amounts
+        ],
+        "order_events": [
+            event | {"from_status": "unpaid", "to_status": "queued", "esim_n": 1},
+            event | {"from_status": "pending", "to_status": "paid", "esim_n": None},
+        ],
+        "esims": [unit],
+    }
 
 
 @contextmanager
@@ -167,20 +198,19 @@ def bench_shop(latency_ms: int = 0, parts: Sequence[str] = PARTS, **extra: str) 
                     sys.exit(f"nothing answers at {url}")
             _sync(settings)
             with engine.connect() as conn:
-                packages = [tuple(row) for row in conn.execute(_CHOICE, {"provider": "airalo"})]
+                plans = [Plan(*row) for row in conn.execute(_CHOICE)]
             try:
-                yield BenchShop(settings, engine, processes, packages)  # type: ignore[arg-type]  # rows of three columns
+                yield BenchShop(settings, engine, processes, plans)
             finally:
                 engine.dispose()
                 if keep := os.environ.get("BENCH_LOGS"):
-                    subprocess.run(["cp", "-r", str(Path(folder) / "logs"), keep], check=False)
+                    shutil.copytree(Path(folder) / "logs", keep, dirs_exist_ok=True)
 
 
 def _sync(settings: Settings) -> None:
     from cli.catalogue import sync_with_progress
 
     sync_with_progress(settings, Console(quiet=True), providers=None)
-    httpx.get(f"{settings.api_url}/v1/destinations", timeout=10).raise_for_status()
 
 
 class CpuShares:
@@ -188,28 +218,33 @@ class CpuShares:
 
     def __init__(self, shop: BenchShop) -> None:
         self._roots = {name: process.pid for name, process in shop.processes.items()}
-        self._before: dict[str, float] = {}
+        pid_file = shop.settings.data_dir / "postgres" / "postmaster.pid"
+        self._postgres = psutil.Process(int(pid_file.read_text().split()[0]))
+        self._before: dict[tuple[str, int], float] = {}
+        self.seconds = 0.0
+        self.used: dict[str, float] = {}
 
     def __enter__(self) -> "CpuShares":
-        self._before, self._at = self._read(), time.monotonic()
+        self._before, self.seconds = self._read(), time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.monotonic() - self._at
-        after = self._read()
-        self.used = {name: max(0.0, cpu - self._before.get(name, 0.0)) for name, cpu in after.items()}
+        self.seconds = time.monotonic() - self.seconds
+        for (name, pid), cpu in self._read().items():
+            self.used[name] = self.used.get(name, 0.0) + cpu - self._before.get((name, pid), 0.0)
 
     def __str__(self) -> str:
         shares = ", ".join(f"{name} {used / self.seconds:.0%}" for name, used in sorted(self.used.items()))
         return f"CPU of one core: {shares}"
 
-    def _read(self) -> dict[str, float]:
-        """Sum user and system time, of ended children too, per part; Postgres is found by its name."""
-        used: dict[str, float] = {}
+    def _read(self) -> dict[tuple[str, int], float]:
+        """Return user and system seconds per part and process."""
+        used: dict[tuple[str, int], float] = {}
         for name, pid in self._roots.items():
             for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-                used[name] = used.get(name, 0.0) + _cpu(process)
-        used["postgres"] = sum(_cpu(one) for one in psutil.process_iter(["name"]) if one.info["name"] == "postgres")
+                used[name, process.pid] = _cpu(process)
+        for process in [self._postgres, *self._postgres.children(recursive=True)]:
+            used["postgres", process.pid] = _cpu(process)
         return used
 
 

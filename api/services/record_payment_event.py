@@ -1,7 +1,11 @@
 """Take an event of the payment service: verified bytes -> one transaction -> done, or nothing happened."""
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from api.shop import Shop
+from esim.ports import PaymentEvent
 from resources.db.payments import Booking
+from resources.db.together import STORE_AWAY
 from resources.payment_events import TakenEvent, take_event
 
 ACTOR = "stripe webhook"
@@ -15,5 +19,18 @@ def record_payment_event(shop: Shop, body: bytes, signature: str | None) -> Take
     """
     now = shop.clock()
     event = shop.gateway.verify_webhook(body, signature, now)
+    booking = Booking(ACTOR, now, shop.settings.customer_deadline_minutes)
+    if taken := _taken_with_others(shop, event, booking):
+        return taken
     with shop.engine.begin() as conn:
-        return take_event(conn, event, Booking(ACTOR, now, shop.settings.customer_deadline_minutes))
+        return take_event(conn, event, booking)
+
+
+def _taken_with_others(shop: Shop, event: PaymentEvent, booking: Booking) -> TakenEvent | None:
+    """Take a plain payment together with those that arrive at the same moment; None for whatever is not plain."""
+    try:
+        return shop.payments.submit((event, booking))
+    except STORE_AWAY:
+        raise
+    except SQLAlchemyError:
+        return None  # what a batch cannot hold is looked at alone

@@ -22,16 +22,14 @@ from resources.db import ledger, notices
 from resources.db.costs import CostBook
 from resources.db.tables import OPEN_STATES, esims, purchase_attempts
 from resources.db.transitions import (
-    ORDER_COLUMNS,
-    UNIT_COLUMNS,
     OrderMove,
     OrderRow,
     UnitMove,
     UnitRow,
+    lock_orders,
+    lock_units_of,
     move_orders,
     move_units,
-    order_row,
-    unit_row,
 )
 from resources.db.vault import ICCID, Vault
 
@@ -125,14 +123,10 @@ def _cases(
 ) -> tuple[list[_Case], Mapping[UUID, list[UnitRow]]]:
     a, ids = purchase_attempts, [delivery.attempt_id for delivery in deliveries]
     order_ids = set(conn.scalars(select(a.c.order_id).where(a.c.attempt_id.in_(ids))))
-    by_id = select(*ORDER_COLUMNS).where(ORDER_COLUMNS[0].in_(order_ids)).order_by(ORDER_COLUMNS[0])
-    orders = {row.order_id: order_row(row) for row in conn.execute(by_id.with_for_update())}
+    orders = lock_orders(conn, order_ids)
     locked = select(a).where(a.c.attempt_id.in_(ids)).order_by(a.c.attempt_id).with_for_update()
     attempts = {row.attempt_id: row for row in conn.execute(locked)}
-    units: dict[UUID, list[UnitRow]] = {}
-    of_orders = select(*UNIT_COLUMNS).where(esims.c.order_id.in_(order_ids)).order_by(esims.c.order_id, esims.c.n)
-    for row in conn.execute(of_orders.with_for_update()):
-        units.setdefault(row.order_id, []).append(unit_row(row))
+    units = lock_units_of(conn, order_ids)
     by_unit = {unit.esim_id: unit for of_order in units.values() for unit in of_order}
     book, cases = CostBook(conn), []
     for delivery in deliveries:

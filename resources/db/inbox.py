@@ -1,12 +1,13 @@
 """Every webhook event that came in, once: the unique key is what makes redelivery harmless."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, or_, select, update
+from sqlalchemy import ColumnElement, Connection, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.orders import UnitStatus
@@ -16,6 +17,17 @@ from resources.db.tables import esims, inbox_events, purchase_attempts
 LOOK_UP_SECONDS = 180.0  # nobody else works an event while its late arrivals are looked up
 LOOK_UP_FOR = timedelta(days=1)
 _ABOUT_ORDERS = frozenset({EventKind.ORDER_READY, EventKind.ORDER_FAILED})
+
+
+_RECORD = text(
+    """
+    insert into inbox_events (source, event_id, type, order_id, handled)
+    select :source, event_id, type, order_id, :handled
+    from jsonb_to_recordset(cast(:rows as jsonb)) as event(event_id text, type text, order_id uuid)
+    on conflict do nothing
+    returning event_id
+    """
+)
 
 
 def record(
@@ -35,6 +47,12 @@ def record(
     row = {"source": source, "event_id": event_id, "type": type, "order_id": order_id, "handled": handled}
     statement = insert(inbox_events).values(**row, work=dict(work) if work is not None else None)
     return conn.scalar(statement.on_conflict_do_nothing().returning(inbox_events.c.event_id)) is not None
+
+
+def record_many(conn: Connection, source: str, events: Sequence[tuple[str, str, UUID]], handled: str) -> set[str]:
+    """Note events (id, type, order) that were handled in one way; return the ids of those that are no duplicates."""
+    rows = [{"event_id": event_id, "type": kind, "order_id": str(order_id)} for event_id, kind, order_id in events]
+    return set(conn.scalars(_RECORD, {"source": source, "handled": handled, "rows": json.dumps(rows)}))
 
 
 def note_handled(conn: Connection, source: str, event_id: str, handled: str, order_id: UUID | None = None) -> None:

@@ -50,7 +50,7 @@ class OpenUnit:
 
 # Units whose order is being changed right now are skipped, not waited for: they come with the next claim. Holding
 # both rows without ever waiting cannot deadlock with those who lock the order first.
-_CLAIM = text(
+CLAIM = text(
     """
     with due as (
         select e.esim_id, o.status as order_status
@@ -108,7 +108,7 @@ def claim_units(
     """
     with engine.begin() as conn:
         values = {"now": now, "limit": limit, "owner": owner, "until": now + timedelta(seconds=LEASE_SECONDS)}
-        rows = conn.execute(_CLAIM, values).all()
+        rows = conn.execute(CLAIM, values).all()
         if not rows:
             return []
         _start_orders(conn, {row.order_id: row.order_status for row in rows}, owner, now, run_id)

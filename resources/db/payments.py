@@ -5,6 +5,8 @@ payment again changes nothing; another payment for the same order is paid back a
 not fit the order waits for a person.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,8 +19,23 @@ from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
 from resources.db.refunds import request_refund
 from resources.db.tables import orders, refunds
-from resources.db.transitions import Event, OrderRow, lock_order, lock_units, move_order, move_unit, note
-from resources.db.valuation import usd_micros
+from resources.db.transitions import (
+    Event,
+    OrderMove,
+    OrderRow,
+    UnitMove,
+    UnitRow,
+    lock_order,
+    lock_orders,
+    lock_units,
+    lock_units_of,
+    move_order,
+    move_orders,
+    move_unit,
+    move_units,
+    note,
+)
+from resources.db.valuation import sold_micros, usd_micros
 
 SECOND_PAYMENT = "second payment for the same order"
 
@@ -53,6 +70,23 @@ class Booking:
     deadline_minutes: int
 
 
+@dataclass(frozen=True, slots=True)
+class FirstPayment:
+    """A payment with its locked order and units."""
+
+    order: OrderRow
+    units: Sequence[UnitRow]
+    payment: Payment
+    booking: Booking
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is what the order asks for, and the order has not been paid."""
+        order, payment = self.order, self.payment
+        asked = Money(order.amount_minor, order.currency)
+        return order.payment_intent is None and bool(payment.payment_intent) and payment.amount == asked
+
+
 def record_payment(conn: Connection, payment: Payment, booking: Booking) -> PaymentResult:
     """Apply a payment to its order, under the order's lock; the same payment again changes nothing.
 
@@ -66,25 +100,63 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
         return _second_payment(conn, order, payment, booking)
     if payment.amount != Money(order.amount_minor, order.currency) or not payment.payment_intent:
         return _mismatch(conn, order, payment, booking)
-    _note_payment(conn, order, payment, booking)
-    _book(conn, order, payment)
     if order.status is OrderStatus.ATTENTION:
+        _note_payment(conn, order, payment, booking)
+        _book(conn, order, payment)
         reason = "paid while it waits for a person; nothing is delivered until somebody decides"
         _note_event(conn, order, reason, payment, booking)
         _tell(conn, order, "payment_held", payment, reason)
         return PaymentResult.HELD
-    for unit in lock_units(conn, order.order_id):
-        move_unit(conn, unit, UnitStatus.QUEUED, reason="paid", actor=booking.actor, now=booking.now)
-    move_order(
-        conn,
-        order,
-        OrderStatus.PAID,
-        reason="payment received",
-        actor=booking.actor,
-        now=booking.now,
-        details=_details(payment),
-    )
+    take_payments(conn, [FirstPayment(order, lock_units(conn, order.order_id), payment, booking)])
     return PaymentResult.PAID
+
+
+def first_payments(conn: Connection, payments: Sequence[tuple[Payment, Booking]]) -> list[FirstPayment]:
+    """Lock the orders of payments and return those that need no second thought: `take_payments` may take them.
+
+    That is a payment of the right amount for an order that waits for it, and the only one for this order here. All
+    others are for `record_payment`.
+    """
+    times = Counter(payment.order_id for payment, _ in payments)
+    orders_by_id = lock_orders(conn, list(times))
+    waiting = {order_id for order_id, order in orders_by_id.items() if order.status is OrderStatus.PENDING}
+    units = lock_units_of(conn, waiting)
+    found = [
+        FirstPayment(orders_by_id[payment.order_id], units[payment.order_id], payment, booking)
+        for payment, booking in payments
+        if payment.order_id in waiting and times[payment.order_id] == 1
+    ]
+    return [first for first in found if first.fits]
+
+
+def take_payments(conn: Connection, taken: Sequence[FirstPayment]) -> None:
+    """Make locked orders paid and their units wait for a worker, and book the money."""
+    foreign = [first.order.order_id for first in taken if first.order.currency != "USD"]
+    sold = sold_micros(conn, foreign) if foreign else {}
+    postings = []
+    for first in taken:
+        payment = first.payment
+        micros = sold.get(payment.order_id, payment.amount.micros)
+        entries = ledger.payment_received(payment.amount, micros)
+        postings.append(ledger.Posting(f"payment:{payment.payment_intent}", payment.order_id, entries))
+    ledger.post_many(conn, postings)
+    move_units(
+        conn,
+        [
+            UnitMove(unit, UnitStatus.QUEUED, "paid", first.booking.actor, first.booking.now)
+            for first in taken
+            for unit in first.units
+        ],
+    )
+    move_orders(conn, [_paid_move(first) for first in taken])
+
+
+def _paid_move(first: FirstPayment) -> OrderMove:
+    order, payment, booking = first.order, first.payment, first.booking
+    values = _payment_columns(order, payment, booking)
+    order.payment_intent, order.payment_status = payment.payment_intent, "paid"
+    details = _details(payment)
+    return OrderMove(order, OrderStatus.PAID, "payment received", booking.actor, booking.now, None, details, values)
 
 
 def cancel_unpaid(conn: Connection, order_id: UUID, *, reason: str, actor: str, now: datetime) -> bool:
@@ -169,17 +241,20 @@ def _mismatch(conn: Connection, order: OrderRow, payment: Payment, booking: Book
 
 
 def _note_payment(conn: Connection, order: OrderRow, payment: Payment, booking: Booking) -> None:
-    values: dict[str, object] = {
+    values = _payment_columns(order, payment, booking)
+    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
+    order.payment_intent, order.payment_status, order.paid_at = payment.payment_intent, "paid", booking.now
+
+
+def _payment_columns(order: OrderRow, payment: Payment, booking: Booking) -> dict[str, object]:
+    return {
         "payment_intent": payment.payment_intent,
         "payment_status": "paid",
         "paid_at": booking.now,
         "deadline_at": booking.now + timedelta(minutes=booking.deadline_minutes),
         "updated_at": booking.now,
+        "session_id": order.session_id or payment.session_id or None,
     }
-    if order.session_id is None and payment.session_id:
-        values["session_id"] = payment.session_id
-    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
-    order.payment_intent, order.payment_status, order.paid_at = payment.payment_intent, "paid", booking.now
 
 
 def _book(conn: Connection, order: OrderRow, payment: Payment) -> bool:

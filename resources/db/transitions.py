@@ -4,7 +4,7 @@
 state it is in already is a no-op; a step that is not in the table raises and changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -77,7 +77,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class OrderMove:
-    """One step of a locked order: where to, why, by whom."""
+    """One step of a locked order: where to, why, by whom, with further columns to set in it."""
 
     order: OrderRow
     target: OrderStatus
@@ -86,6 +86,7 @@ class OrderMove:
     now: datetime
     run_id: str | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,21 @@ def lock_order(conn: Connection, order_id: UUID) -> OrderRow:
     if row is None:
         raise NotFound(f"there is no order {order_id}")
     return order_row(row)
+
+
+def lock_orders(conn: Connection, order_ids: Collection[UUID]) -> dict[UUID, OrderRow]:
+    """Lock orders in the order of their ids, so that nobody who locks several waits in a circle; return those found."""
+    found = select(*ORDER_COLUMNS).where(orders.c.order_id.in_(order_ids)).order_by(orders.c.order_id)
+    return {row.order_id: order_row(row) for row in conn.execute(found.with_for_update())}
+
+
+def lock_units_of(conn: Connection, order_ids: Collection[UUID]) -> dict[UUID, list[UnitRow]]:
+    """Lock the units of locked orders and return them by order, in order of their numbers."""
+    found = select(*UNIT_COLUMNS).where(esims.c.order_id.in_(order_ids)).order_by(esims.c.order_id, esims.c.n)
+    units: dict[UUID, list[UnitRow]] = {order_id: [] for order_id in order_ids}
+    for row in conn.execute(found.with_for_update()):
+        units[row.order_id].append(unit_row(row))
+    return units
 
 
 def lock_units(conn: Connection, order_id: UUID) -> list[UnitRow]:
@@ -194,7 +210,7 @@ def _order_columns(move: OrderMove) -> dict[str, object]:
         values["paid_at"] = order.paid_at = now
     if target is OrderStatus.COMPLETED and order.completed_at is None:
         values["completed_at"] = order.completed_at = now
-    return values
+    return values | dict(move.values)
 
 
 def move_unit(  # noqa: PLR0913 - what moves, why, by whom and what goes with it: all named at every call

@@ -1,5 +1,6 @@
 """What money that came in or went back is worth in micro-USD, the ledger's unit."""
 
+from collections.abc import Collection
 from decimal import ROUND_HALF_EVEN, Decimal
 from uuid import UUID
 
@@ -27,6 +28,13 @@ def usd_micros(conn: Connection, order_id: UUID, amount: Money) -> int | None:
         return int(order.micros) * amount.minor // int(order.amount_minor)
     rate = usd_micros_per_unit(conn, amount.currency)
     return None if rate is None else amount.minor * rate // int(10 ** exponent(amount.currency))
+
+
+def sold_micros(conn: Connection, order_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Return what whole orders were sold for, in micro-USD at the rate of their sale."""
+    i = order_items.c
+    sold = select(i.order_id, func.sum(i.quantity * i.unit_price_micros_usd)).where(i.order_id.in_(order_ids))
+    return {order_id: int(micros) for order_id, micros in conn.execute(sold.group_by(i.order_id))}
 
 
 def share_of_payment(conn: Connection, payment_intent: str, amount: Money) -> int | None:
