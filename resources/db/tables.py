@@ -18,9 +18,10 @@ from resources.db.catalogue_tables import (
 from resources.db.columns import metadata
 from resources.db.money_tables import ledger_entries, refunds
 from resources.db.order_tables import esims, order_events, order_items, orders, purchase_attempts, stock_esims
-from resources.db.work_tables import drains, idempotency_keys, inbox_events, outbox
+from resources.db.work_tables import audit_events, drains, idempotency_keys, inbox_events, outbox
 
 __all__ = [
+    "audit_events",
     "catalogue_versions",
     "drains",
     "esims",
