@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from cli import catalogue, demo, doctor, orders, run, sql, storage
+from cli import attention, catalogue, demo, doctor, notices, orders, providers, run, sql, stock, storage
 from esim.errors import NumnaRoadError
 
 app = typer.Typer(
@@ -24,6 +24,11 @@ app.command("migrate")(storage.migrate)
 app.command("sync")(catalogue.sync)
 app.command("packages")(catalogue.packages)
 app.add_typer(orders.app, name="order")
+app.add_typer(providers.app, name="provider")
+app.add_typer(stock.app, name="stock")
+app.add_typer(notices.app, name="notices")
+app.command("attention")(attention.attention)
+app.command("audit")(attention.audit)
 app.command("sql")(sql.sql)
 app.command("demo")(demo.demo)
 

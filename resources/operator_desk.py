@@ -1,6 +1,7 @@
 """What an operator can do, for whoever offers it: the command line, Dagster, an API.
 
-The store's functions, with the providers and the payment service asked in between, never inside a transaction. Every action can be previewed: its transaction is rolled back, and nobody outside is asked to change anything.
+The store's functions, with the providers and the payment service asked in between, never inside a transaction. Every
+action can be previewed: its transaction is rolled back, and nobody outside is asked to change anything.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_resolve import Doubt
 from resources.db.operator_retry import RetryOptions, retry_order
 from resources.db.operator_settled import note_paid_elsewhere
+from resources.db.order_report import find_order_id
 from resources.db.payments import Booking, Payment, PaymentResult, record_payment
 from resources.db.refunds import paid_back
 from resources.db.transitions import OrderRow
@@ -70,6 +72,15 @@ class OperatorDesk:
     def __init__(self, tools: DeskTools, *, preview: bool = False) -> None:
         self._tools = tools
         self._preview = preview
+
+    def order_id(self, reference: str) -> UUID:
+        """Return the order a person means, by id or display id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        with self._tools.engine.connect() as conn:
+            return find_order_id(conn, reference)
 
     def retry(self, order_id: UUID, who: Operator, options: RetryOptions) -> Done:
         """See `resources.db.operator_retry.retry_order`."""

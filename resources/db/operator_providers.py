@@ -135,9 +135,7 @@ def reset_provider(conn: Connection, slug: str, who: Operator) -> Done:
 
 
 def _locked(conn: Connection, slug: str) -> Row[Any]:
-    p = providers.c
-    found = select(p.enabled, p.open_until, p.failures)
-    row = conn.execute(found.where(p.slug == slug).with_for_update()).one_or_none()
+    row = conn.execute(select(providers).where(providers.c.slug == slug).with_for_update()).one_or_none()
     if row is None:
         raise _unknown(conn, slug)
     return row
