@@ -46,12 +46,13 @@ class OperateOrder(dg.Config):
     """One action on one order; see docs/operations.md."""
 
     action: OrderAction = Field(
-        description="retry, refund, paid_elsewhere, not_bought, bought, abandon, cancel or resend_notices."
+        description="RETRY, REFUND, PAID_ELSEWHERE, NOT_BOUGHT, BOUGHT, ABANDON, CANCEL or RESEND_NOTICES."
     )
     order: str = Field(description="Order id, or display id such as OID001.")
     operator: str = Field(description="Who acts: your name, kept with the action.")
     reason: str = Field(description="Why; kept with the action and the run, so no address and nothing personal.")
-    units: list[int] = Field(default=[], description="Only these eSIMs, by number; empty means all that can be.")
+    units: list[int] = Field(default=[], description="Only these eSIMs, by number; retry: empty means all that can be.")
+    all_units: bool = Field(default=False, description="refund, paid_elsewhere: every eSIM, delivered ones too.")
     preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
     release_hold: bool = Field(default=False, description="What the order is held for (a dispute, say) is settled.")
     extend_deadline_minutes: int | None = Field(default=None, description="retry: the new deadline, from now.")
@@ -67,7 +68,7 @@ class OperateOrder(dg.Config):
 class OperateProvider(dg.Config):
     """One action on one provider; see docs/operations.md."""
 
-    action: ProviderAction = Field(description="enable, disable or reset (close its circuit).")
+    action: ProviderAction = Field(description="ENABLE, DISABLE or RESET (close its circuit).")
     provider: str = Field(description="airalo, esim_access, esim_go, mobimatter or esim_card.")
     operator: str = Field(description="Who acts: your name, kept with the action.")
     reason: str = Field(description="Why; kept with the action and the run.")
@@ -126,6 +127,8 @@ def _on_order(desk: OperatorDesk, who: Operator, config: OperateOrder) -> Done:
         return desk.cancel(order_id, who, release_hold=config.release_hold)
     if config.action is OrderAction.RESEND_NOTICES:
         return desk.resend(who, order_id)
+    if bool(units) == config.all_units:
+        raise InvalidInput(f"{config.action.value}: give units, or set all_units", field="units")
     options = RefundOptions(units, config.even_if_open, config.release_hold, config.again)
     if config.action is OrderAction.PAID_ELSEWHERE:
         return desk.paid_elsewhere(order_id, who, options)

@@ -17,6 +17,8 @@ _WAITING = """
     union select e.esim_id from esims e where e.status = 'failed'
     union select e.esim_id from esims e join orders o using (order_id)
         where e.status = 'queued' and o.deadline_at <= :now
+    union select e.esim_id from refunds f join esims e on e.order_id = f.order_id and e.n = f.esim_n
+        where f.state = 'failed'
     union select a.esim_id from purchase_attempts a join esims e using (esim_id)
         where a.state in ('intent', 'prepared', 'pending', 'unknown') and e.status in ('failed', 'refunded')
 """

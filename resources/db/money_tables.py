@@ -49,9 +49,7 @@ refunds = Table(
     # requested, sent, succeeded, failed, called_off, elsewhere (an operator paid it another way)
     Column("state", Text, nullable=False, server_default="requested"),
     Column("asked_by", Text),  # the operator who asked; null when the machine did
-    Column(
-        "of_delivered", Boolean, nullable=False, server_default="false"
-    ),  # of a unit that was delivered when it was asked for
+    Column("as_it_stands", Boolean, nullable=False, server_default="false"),  # delivered or paid back in vain
     Column("stripe_refund_id", Text, unique=True),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),

@@ -22,8 +22,6 @@ from resources.db.tables import orders, purchase_attempts, refunds
 from resources.db.transitions import Event, OrderRow, UnitRow, lock_order, lock_units, move_unit, note, settle_locked
 
 REFUND_UNDER_WAY = frozenset({"requested", "sent", "succeeded"})
-_OPEN_UNITS = frozenset({UnitStatus.PENDING, UnitStatus.UNKNOWN})
-_OVER = frozenset({UnitStatus.REFUNDED, UnitStatus.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,11 @@ class OrderCase:
         """Return the state of a unit's newest refund."""
         row = self.refunds.get(unit.n)
         return None if row is None else str(row.state)
+
+    def is_settled(self, unit: UnitRow) -> bool:
+        """Return whether nothing more can happen to a unit: it never cost anything, or its money has gone back."""
+        gone_back = unit.status is UnitStatus.REFUNDED and self.refund_state(unit) not in {"failed", "requested"}
+        return gone_back or unit.status is UnitStatus.CANCELLED
 
     def open_purchase(self, unit: UnitRow) -> Row[Any] | None:
         """Return a unit's purchase that has no end yet."""
@@ -195,13 +198,3 @@ def purchase_in_the_way(case: OrderCase, unit: UnitRow) -> str | None:
         f"looked up, or say what became of it: numnaroad order resolve {case.order.display_id} --unit {unit.n} "
         f"--attempt {attempt.number}"
     )
-
-
-def is_over(unit: UnitRow) -> bool:
-    """Return whether nothing more can happen to a unit."""
-    return unit.status in _OVER
-
-
-def listed(units: Sequence[int]) -> str:
-    """Return unit numbers as a sentence names them."""
-    return f"eSIM {units[0]}" if len(units) == 1 else f"eSIMs {', '.join(map(str, units))}"

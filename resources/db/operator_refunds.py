@@ -22,12 +22,11 @@ from resources.db.operator_actions import (
     chosen,
     close_case,
     in_work,
-    is_over,
     open_case,
     purchase_in_the_way,
     release_hold,
 )
-from resources.db.refunds import request_unit_refund, unit_price, unit_refund_key
+from resources.db.refunds import STANDING, request_unit_refund, unit_price, unit_refund_key
 from resources.db.tables import ledger_entries, refunds
 from resources.db.transitions import OrderRow, UnitRow
 
@@ -64,7 +63,7 @@ def refund_units(conn: Connection, order_id: UUID, who: Operator, options: Refun
 def ask_for_refunds(case: OrderCase, wanted: Sequence[UnitRow], options: RefundOptions) -> list[int]:
     """Give up and ask for the refund of units of an open case; return their numbers."""
     check_paid(case)
-    due = [unit for unit in wanted if not is_over(unit) and not _is_asked_for(case, unit)]
+    due = [unit for unit in wanted if not case.is_settled(unit) and not _is_asked_for(case, unit)]
     refused = [why for unit in due if (why := _why_not(case, unit, options)) is not None]
     if refused:
         raise Refused(f"order {case.order.display_id}: {'; '.join(refused)}")
@@ -109,7 +108,7 @@ def _is_asked_for(case: OrderCase, unit: UnitRow) -> bool:
     row = case.refunds.get(unit.n)
     if row is None or row.state != "requested":
         return False
-    return unit.status is UnitStatus.FAILED or (unit.status is UnitStatus.DELIVERED and bool(row.of_delivered))
+    return unit.status is UnitStatus.FAILED or (unit.status in STANDING and bool(row.as_it_stands))
 
 
 def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | None:
@@ -149,7 +148,7 @@ def _asked_minor(conn: Connection, order: OrderRow, besides: Sequence[int]) -> i
 
 
 def _ask(case: OrderCase, unit: UnitRow) -> None:
-    if unit.status is UnitStatus.DELIVERED:
+    if unit.status in STANDING:
         case.remark(f"refund asked for: {case.who.reason}", esim_n=unit.n)
     else:
         give_up(case, unit)

@@ -56,9 +56,9 @@ def resolve_not_bought(
             f"{attempt.provider} may show an order for up to {settle_seconds:.0f} s; ask it again after "
             f"{sure_at:%H:%M:%S} UTC, then say so"
         )
+    case.remark(f"attempt {attempt.number} was not bought: {who.reason}", esim_n=unit.n)
     outcome = Rejected(ErrorType.NOT_BOUGHT, f"{who.actor} says it was not bought: {who.reason}")
     status = record_outcome(conn, attempt.attempt_id, outcome, Scribe(vault, who.actor, who.now, who.run_id))
-    case.remark(f"attempt {attempt.number} was not bought: {who.reason}", esim_n=unit.n)
     goes_on = f"; {case.named(unit)} is {status}"
     case.changes.append(f"attempt {attempt.number} at {attempt.provider} is closed as not bought{goes_on}")
     return _close(conn, case, attempt)

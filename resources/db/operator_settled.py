@@ -21,13 +21,12 @@ from resources.db.operator_actions import (
     chosen,
     close_case,
     in_work,
-    is_over,
     open_case,
     purchase_in_the_way,
     release_hold,
 )
 from resources.db.operator_refunds import RefundOptions, give_up
-from resources.db.refunds import unit_price, unit_refund_key
+from resources.db.refunds import STANDING, unit_price, unit_refund_key
 from resources.db.tables import order_items, orders, refunds
 from resources.db.transitions import UnitRow
 
@@ -41,7 +40,7 @@ def note_paid_elsewhere(conn: Connection, order_id: UUID, who: Operator, options
     """
     case = open_case(conn, order_id, who)
     check_paid(case)
-    due = [unit for unit in chosen(case, options.units) if not is_over(unit)]
+    due = [unit for unit in chosen(case, options.units) if not case.is_settled(unit)]
     refused = [why for unit in due if (why := _why_not(case, unit, options)) is not None]
     if refused:
         raise Refused(f"order {case.order.display_id}: {'; '.join(refused)}")
@@ -65,7 +64,7 @@ def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | No
 def _settle(case: OrderCase, unit: UnitRow) -> None:
     price, order = unit_price(case.conn, unit), case.order
     missing = max(0, price - _not_attributed(case))
-    if unit.status not in {UnitStatus.DELIVERED, UnitStatus.FAILED}:
+    if unit.status not in {*STANDING, UnitStatus.FAILED}:
         give_up(case, unit)
     case.move(unit, UnitStatus.REFUNDED, {"refunded_at": case.who.now})
     before = case.refunds.get(unit.n)
@@ -80,7 +79,8 @@ def _settle(case: OrderCase, unit: UnitRow) -> None:
 
 def _not_attributed(case: OrderCase) -> int:
     """Return how much went back to the customer that no unit has been paid back with yet."""
-    of_units = sum(unit_price(case.conn, unit) for unit in case.units if unit.status is UnitStatus.REFUNDED)
+    settled = (unit for unit in case.units if unit.status is UnitStatus.REFUNDED and case.is_settled(unit))
+    of_units = sum(unit_price(case.conn, unit) for unit in settled)
     return case.order.refunded_minor - of_units
 
 
@@ -90,7 +90,7 @@ def _book(case: OrderCase, unit: UnitRow, minor: int) -> None:
     row = {"refund_key": key if before is None else before.refund_key, "order_id": order.order_id, "esim_n": unit.n}
     row |= {"payment_intent": order.payment_intent, "amount_minor": minor, "currency": order.currency}
     row |= {"reason": "paid back another way", "asked_by": case.who.actor}
-    row |= {"state": "elsewhere", "finished_at": case.who.now, "of_delivered": False}
+    row |= {"state": "elsewhere", "finished_at": case.who.now, "as_it_stands": False}
     kept = insert(refunds).values(**row)
     changed = {name: kept.excluded[name] for name in ("amount_minor", "reason", "asked_by", "state", "finished_at")}
     case.conn.execute(kept.on_conflict_do_update(index_elements=[refunds.c.refund_key], set_=changed))

@@ -71,8 +71,8 @@ def advise(unit: UnitFacts, now: datetime, *, held: bool = False) -> Advice | No
     """
     if unit.purchase is not None:
         return _of_open_purchase(unit, unit.purchase, now, held)
-    if unit.status is UnitStatus.FAILED:
-        return _of_failed(unit, now, held)
+    if unit.status in _PAID_BACK:
+        return _of_given_up(unit, now, held)
     if unit.status in {UnitStatus.ATTENTION, UnitStatus.PENDING, UnitStatus.UNKNOWN}:
         reason = unit.reason or f"it is {unit.status}"
         return Advice("attention", Urgency.NOW, reason, (_retry(unit, now, held), _refund(unit, held)))
@@ -107,11 +107,11 @@ def _of_open_purchase(unit: UnitFacts, purchase: OpenPurchase, now: datetime, he
     return Advice("unclear_purchase", Urgency.NOW, reason, (bought, not_bought, command(resolve, "--abandon", hold)))
 
 
-def _of_failed(unit: UnitFacts, now: datetime, held: bool) -> Advice | None:
+def _of_given_up(unit: UnitFacts, now: datetime, held: bool) -> Advice | None:
     if unit.refund_state == "failed":
         commands = (_refund(unit, held, "--again"), _refund(unit, held, "--paid-elsewhere"))
         return Advice("refund_failed", Urgency.NOW, f"its refund failed: {unit.refund_error}", commands)
-    if unit.refund_state in {None, "called_off"}:
+    if unit.status is UnitStatus.FAILED and unit.refund_state in {None, "called_off"}:
         reason = f"given up, and nobody asked for its refund: {unit.reason}"
         return Advice("not_refunded", Urgency.NOW, reason, (_refund(unit, held), _retry(unit, now, held)))
     return None

@@ -51,6 +51,8 @@ class ScriptedProvider:
         self.refuse_to_prepare: Rejected | Exception | None = None
         self.on_resolve: Step | None = None
         self.on_status: Step | None = None
+        self.takes_back: CancelOutcome = CancelRefused("not here")
+        self.asked_to_take_back: list[EsimRef] = []
         self._lock = Lock()
 
     @property
@@ -104,7 +106,8 @@ class ScriptedProvider:
         return Cost.parse("3", "USD")
 
     def cancel(self, esim: EsimRef) -> CancelOutcome:
-        return CancelRefused("not here")
+        self.asked_to_take_back.append(esim)
+        return self.takes_back
 
     def esim_details(self, esim: EsimRef) -> EsimProfile:
         return next(profile for sold in self.sold.values() for profile in sold if profile.iccid == esim.iccid)

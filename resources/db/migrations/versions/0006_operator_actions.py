@@ -1,4 +1,4 @@
-"""What operators did, for good; and refunds that say who asked for them and whether the eSIM was delivered."""
+"""What operators did, for good; and refunds that say who asked, and whether the unit stays as it is."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -40,4 +40,4 @@ def upgrade() -> None:
         "for each row execute function numnaroad_append_only()"
     )
     op.add_column("refunds", sa.Column("asked_by", sa.Text(), nullable=True))
-    op.add_column("refunds", sa.Column("of_delivered", sa.Boolean(), server_default="false", nullable=False))
+    op.add_column("refunds", sa.Column("as_it_stands", sa.Boolean(), server_default="false", nullable=False))
