@@ -153,9 +153,15 @@ class OperatorDesk:
         """
         with self._tools.engine.begin() as conn:
             order = operator_cancel.unpaid_order(conn, order_id)
+        closed = False
         if order is not None and order.session_id is not None and not self._preview:
             self._close_page(order, order.session_id, who)
-        return self._do(lambda conn: operator_cancel.cancel_order(conn, order_id, who, release_hold=release_hold))
+            closed = True
+        return self._do(
+            lambda conn: operator_cancel.cancel_order(
+                conn, order_id, who, release_hold=release_hold, page_closed=closed
+            )
+        )
 
     def resend(self, who: Operator, order_id: UUID | None) -> Done:
         """See `resources.db.operator_notices.resend_notices`."""

@@ -11,6 +11,8 @@ from resources.db.operator_actions import Done, OrderCase, close_case, open_case
 from resources.db.operator_refunds import RefundOptions, ask_for_refunds
 from resources.db.transitions import OrderRow, lock_order, move_order
 
+_CLOSED = "the checkout is closed and the order cancelled; nothing was paid"
+
 
 def unpaid_order(conn: Connection, order_id: UUID) -> OrderRow | None:
     """Return an order whose payment page has to be closed before it is cancelled; None when it is paid or over.
@@ -23,8 +25,12 @@ def unpaid_order(conn: Connection, order_id: UUID) -> OrderRow | None:
     return None if closed or order.payment_intent is not None else order
 
 
-def cancel_order(conn: Connection, order_id: UUID, who: Operator, *, release_hold: bool = False) -> Done:
+def cancel_order(
+    conn: Connection, order_id: UUID, who: Operator, *, release_hold: bool = False, page_closed: bool = False
+) -> Done:
     """Cancel what is left of an order; delivered eSIMs are left alone and named.
+
+    `page_closed`: its payment page was closed for this just now, whose webhook may have cancelled the order already.
 
     Raises:
         NotFound: there is no such order.
@@ -32,6 +38,8 @@ def cancel_order(conn: Connection, order_id: UUID, who: Operator, *, release_hol
     """
     case = open_case(conn, order_id, who)
     if case.order.status in {OrderStatus.CANCELLED, OrderStatus.REFUNDED}:
+        if page_closed:
+            case.changes.append(_CLOSED)
         return close_case(case, "order cancel")
     if case.order.payment_intent is None:
         return _cancel_unpaid(case)
@@ -60,5 +68,5 @@ def _cancel_unpaid(case: OrderCase) -> Done:
         now=who.now,
         run_id=who.run_id,
     )
-    case.changes.append("the checkout is closed and the order cancelled; nothing was paid")
+    case.changes.append(_CLOSED)
     return close_case(case, "order cancel")

@@ -13,7 +13,7 @@ def parse(line: str) -> str:
 
     Raises:
         LookupError: there is no such command.
-        SystemExit: it does not take these options; what is wrong is printed.
+        ValueError: it does not take these options, or wants more of them.
     """
     words = shlex.split(line)[1:]
     node: Any = typer.main.get_command(app)
@@ -28,5 +28,5 @@ def parse(line: str) -> str:
         try:
             node.make_context(line, words)
         except Exception as error:
-            raise SystemExit(f"{line!r}: {error}") from error
+            raise ValueError(f"{line!r}: {error}") from error
     return " ".join(names)

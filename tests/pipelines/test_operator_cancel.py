@@ -14,6 +14,7 @@ from esim.purchase import Cancelled, CancelRefused, ErrorType
 from pipelines.aftermath import pay_refunds, send_notices
 from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_resolve import Doubt
+from resources.db.payments import cancel_unpaid
 from resources.operator_desk import OperatorDesk
 from tests.pipelines.actors import RefundingGateway, accepts, never_hears, rejects, sells_without_answer
 from tests.pipelines.conftest import Shop
@@ -77,6 +78,18 @@ def test_unpaid_order_is_cancelled_here_and_its_page_closed(shop: Shop, counter:
     counter.do(cancel(order_id))
     assert (gateway.page, order_state(shop.engine, order_id)) == ("expired", "cancelled")
     assert unit_states(shop.engine, order_id) == ["cancelled"]
+
+
+def test_page_whose_webhook_is_quicker_leaves_the_action_audited(shop: Shop, counter: Counter, rows: Rows) -> None:
+    class QuickGateway(PageGateway):
+        def expire(self, session_id: str) -> None:
+            super().expire(session_id)
+            with shop.engine.begin() as conn:
+                cancel_unpaid(conn, order_id, reason="the checkout expired", actor="stripe", now=shop.clock.now)
+
+    order_id = open_checkout(shop, QuickGateway())
+    counter.do(cancel(order_id))
+    assert rows("select actor, action from audit_events") == [{"actor": "operator:mia", "action": "order cancel"}]
 
 
 def test_order_that_was_paid_meanwhile_is_kept_with_its_payment(shop: Shop, counter: Counter) -> None:
