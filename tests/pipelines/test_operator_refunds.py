@@ -1,18 +1,20 @@
 """An operator pays units back: exactly their price, once, and nothing is bought after."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
-from esim.errors import PaymentRejected
+from esim.errors import PaymentRejected, Refused
 from esim.money import Money
 from esim.orders import UnitStatus
 from esim.ports import Capabilities, Refund
 from esim.purchase import Cancelled, CancelRefused, CancelUnknown, ErrorType
 from pipelines.aftermath import pay_refunds, send_notices
-from resources.db.operator_refunds import RefundOptions
+from resources.db.operator_refunds import RefundOptions, refund_units
 from resources.db.operator_resolve import Doubt
 from resources.db.order_store import claim_units
 from resources.db.payments import Booking, Payment, record_payment
@@ -20,7 +22,7 @@ from resources.db.refund_events import Teller, refund_told, refunded_in_all
 from resources.db.refunds import request_unit_refund
 from resources.db.stuck import refund_failed_units
 from resources.db.transitions import hold_order, lock_order, lock_units, move_unit
-from tests.pipelines.actors import never_hears, rejects, sells_without_answer
+from tests.pipelines.actors import never_hears, rejects, sells_without_answer, wait_until
 from tests.pipelines.conftest import Shop
 from tests.pipelines.operating import Action, Counter
 from tests.resources.db.shop import order_state, paid_order, place_order, unit_states
@@ -146,6 +148,38 @@ def test_unit_in_work_is_not_paid_back(shop: Shop, counter: Counter) -> None:
     counter.refused(refund(order_id, even_if_open=True), "is being worked on")
     counter.refused(elsewhere(order_id), "is being worked on")
     counter.refused(lambda desk, who: desk.cancel(order_id, who), "is being worked on")
+
+
+def test_operator_waits_for_a_worker_that_is_claiming_and_then_leaves_the_unit_to_it(
+    shop: Shop, counter: Counter, rows: Rows
+) -> None:
+    order_id = paid_order(shop.engine)
+
+    def somebody_waits() -> bool:
+        return rows("select count(*) as n from pg_locks where not granted") != [{"n": 0}]
+
+    with ThreadPoolExecutor(1) as pool:
+        with shop.engine.begin() as worker:
+            lock_order(worker, order_id)
+            [unit] = lock_units(worker, order_id)
+            lease = {"lease_owner": "worker", "lease_until": shop.clock.now + timedelta(minutes=1)}
+            move_unit(
+                worker, unit, UnitStatus.WORKING, reason="claimed", actor="worker", now=shop.clock.now, values=lease
+            )
+            asked = pool.submit(counter.once, refund(order_id))
+            wait_until(somebody_waits)
+        with pytest.raises(Refused, match="is being worked on right now"):
+            asked.result(timeout=30)
+    assert (unit_states(shop.engine, order_id), rows("select * from refunds")) == (["working"], [])
+
+
+def test_worker_claims_nothing_that_an_operator_is_giving_up(shop: Shop, counter: Counter) -> None:
+    order_id = paid_order(shop.engine)
+    with shop.engine.begin() as conn:
+        refund_units(conn, order_id, counter.who(), RefundOptions())
+        assert claim_units(shop.engine, "worker", 1, shop.clock.now, deadline_minutes=70) == []
+    assert claim_units(shop.engine, "worker", 1, shop.clock.now, deadline_minutes=70) == []
+    assert unit_states(shop.engine, order_id) == ["failed"]
 
 
 def test_open_purchase_is_given_up_only_where_that_is_said_and_turns_up_in_stock(
