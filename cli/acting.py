@@ -46,7 +46,7 @@ def act(reason: str, name: str | None, yes: bool, action: "Callable[[OperatorDes
         if not yes:
             _say(console, plan, "About to do")
             _ask(console)
-        _say(console, action(OperatorDesk(tools), who), "Done")
+        _say(console, action(OperatorDesk(tools, agreed=plan.changes), who), "Done")
 
 
 @contextmanager

@@ -4,15 +4,15 @@ The store's functions, with the providers and the payment service asked in betwe
 action can be previewed: its transaction is rolled back, and nobody outside is asked to change anything.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from esim.errors import PaymentRejected, Refused
 from esim.ports import Clock, PaymentGateway, Provider
-from esim.purchase import CancelOutcome, CancelUnknown, Outcome, Provisioned, Rejected
+from esim.purchase import CancelOutcome, CancelUnknown, ErrorType, Outcome, Provisioned, Rejected, Unknown
 from resources.db import operator_cancel, operator_providers, operator_refunds, operator_resolve, operator_returns
 from resources.db.attempts import stored_request
 from resources.db.audit import Operator
@@ -23,13 +23,11 @@ from resources.db.operator_resolve import Doubt
 from resources.db.operator_retry import RetryOptions, retry_order
 from resources.db.operator_settled import note_paid_elsewhere
 from resources.db.order_report import find_order_id
-from resources.db.payments import Booking, Payment, PaymentResult, record_payment
+from resources.db.payments import Booking, Payment, record_payment
 from resources.db.refunds import paid_back
 from resources.db.transitions import OrderRow
 from resources.db.vault import Vault
 from resources.settings import Settings
-
-T = TypeVar("T")
 
 
 class DeskTools(Protocol):
@@ -67,11 +65,15 @@ class DeskTools(Protocol):
 
 
 class OperatorDesk:
-    """Everything an operator can do; with `preview` only what would be done is returned."""
+    """Everything an operator can do; with `preview` only what would be done is returned.
 
-    def __init__(self, tools: DeskTools, *, preview: bool = False) -> None:
+    `agreed` is what a person agreed to when it was previewed: anything else is refused.
+    """
+
+    def __init__(self, tools: DeskTools, *, preview: bool = False, agreed: Sequence[str] | None = None) -> None:
         self._tools = tools
         self._preview = preview
+        self._agreed = agreed
 
     def order_id(self, reference: str) -> UUID:
         """Return the order a person means, by id or display id.
@@ -130,7 +132,10 @@ class OperatorDesk:
                 return Done(open_case(conn, order_id, who).subject)
             attempt = operator_resolve.open_attempt(conn, order_id, who, doubt)
         provider = self._provider(attempt.provider)
-        outcome = provider.order_status(provider_order_id, stored_request(attempt))
+        try:
+            outcome = provider.order_status(provider_order_id, stored_request(attempt))
+        except Exception as error:  # noqa: BLE001 - whatever an adapter raises, nothing is known by it
+            outcome = Unknown(ErrorType.UNKNOWN, type(error).__name__)
         if not isinstance(outcome, Provisioned):
             raise Refused(_not_delivered(provider.slug, provider_order_id, outcome))
         meant, vault = Doubt(doubt.n, attempt.number), self._tools.vault
@@ -188,17 +193,20 @@ class OperatorDesk:
         if self._preview:
             return Done(f"stock {stock_id}", (f"{item.provider} is asked to take eSIM {stock_id} in stock back",))
         answer = self._ask_to_take_back(item)
-        return self._do(lambda conn: operator_returns.end_stock(conn, stock_id, who, answer))
+        with self._tools.engine.begin() as conn:
+            return operator_returns.end_stock(conn, stock_id, who, answer)
 
     def write_off_stock(self, stock_id: int, who: Operator) -> Done:
         """Book an eSIM in stock as a loss."""
         return self._do(lambda conn: operator_returns.end_stock(conn, stock_id, who, None))
 
-    def _do(self, action: Callable[[Connection], T]) -> T:
+    def _do(self, action: Callable[[Connection], Done]) -> Done:
         with self._tools.engine.connect() as conn, conn.begin() as transaction:
             done = action(conn)
             if self._preview:
                 transaction.rollback()
+            elif self._agreed is not None and list(done.changes) != list(self._agreed[: len(done.changes)]):
+                raise Refused(f"{done.subject} changed since you were shown what would be done; look again")
             return done
 
     def _provider(self, slug: str) -> Provider:
@@ -264,11 +272,10 @@ class OperatorDesk:
         booking = Booking(who.actor, who.now, tools.settings.customer_deadline_minutes)
         with tools.engine.begin() as conn:
             result = record_payment(conn, payment, booking)
-        if result is not PaymentResult.KNOWN:
-            raise Refused(
-                f"order {order.display_id} was paid meanwhile: the payment is recorded ({result}) and nothing is "
-                "cancelled. Cancel it again to pay it back"
-            )
+        raise Refused(
+            f"order {order.display_id} was paid meanwhile: its payment is recorded ({result}) and nothing is "
+            "cancelled. Cancel it again to pay it back"
+        )
 
 
 def _not_delivered(slug: str, provider_order_id: str, outcome: Outcome) -> str:

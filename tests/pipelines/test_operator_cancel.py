@@ -14,7 +14,7 @@ from esim.purchase import Cancelled, CancelRefused, ErrorType
 from pipelines.aftermath import pay_refunds, send_notices
 from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_resolve import Doubt
-from resources.db.payments import cancel_unpaid
+from resources.db.payments import Booking, Payment, cancel_unpaid, record_payment
 from resources.operator_desk import OperatorDesk
 from tests.pipelines.actors import RefundingGateway, accepts, never_hears, rejects, sells_without_answer
 from tests.pipelines.conftest import Shop
@@ -94,13 +94,25 @@ def test_page_whose_webhook_is_quicker_leaves_the_action_audited(shop: Shop, cou
 
 def test_order_that_was_paid_meanwhile_is_kept_with_its_payment(shop: Shop, counter: Counter) -> None:
     order_id = open_checkout(shop, PageGateway("complete"))
-    with pytest.raises(Refused, match=r"was paid meanwhile: the payment is recorded .paid. and nothing is cancelled"):
+    with pytest.raises(Refused, match=r"was paid meanwhile: its payment is recorded .paid. and nothing is cancelled"):
         counter.once(cancel(order_id))
     assert (order_state(shop.engine, order_id), unit_states(shop.engine, order_id)) == ("paid", ["queued"])
     counter.once(cancel(order_id))
     pay_refunds(shop.tools, "test")
     shop.drain()
     assert (order_state(shop.engine, order_id), shop.sold) == ("refunded", 0)
+
+
+def test_what_was_not_agreed_to_is_not_done(shop: Shop, counter: Counter, rows: Rows) -> None:
+    with shop.engine.begin() as conn:
+        order_id = place_order(conn)
+    agreed = cancel(order_id)(OperatorDesk(shop.tools, preview=True), counter.who()).changes
+    with shop.engine.begin() as conn:
+        payment = Payment(order_id, "pi_1", "cs_1", Money(499, "USD"), "evt_1")
+        record_payment(conn, payment, Booking("stripe", shop.clock.now, 70))
+    with pytest.raises(Refused, match="changed since you were shown what would be done; look again"):
+        cancel(order_id)(OperatorDesk(shop.tools, agreed=agreed), counter.who())
+    assert (unit_states(shop.engine, order_id), rows("select * from refunds")) == (["queued"], [])
 
 
 def test_nothing_is_cancelled_while_stripe_does_not_answer(shop: Shop, counter: Counter) -> None:
