@@ -152,7 +152,7 @@ def _check_nobodys(conn: Connection, attempt: Row[Any], found: Provisioned, vaul
         raise Refused(f"{attempt.provider}'s order {found.provider_order_id} is a purchase of order {owner}")
     s = stock_esims.c
     hashed = vault.lookup_hash(found.profile.iccid)
-    kept = or_(s.iccid_hash == hashed, s.provider_order_id == found.provider_order_id)
+    kept = or_((s.iccid_hash == hashed) & (s.state == "stock"), s.provider_order_id == found.provider_order_id)
     if conn.scalar(select(s.stock_id).where(s.provider == attempt.provider, kept).limit(1)) is not None:
         raise Refused(f"{attempt.provider}'s order {found.provider_order_id} is in stock already")
 

@@ -82,6 +82,7 @@ def note_returned(conn: Connection, order_id: UUID, who: Operator, item: Returna
         return close_case(case, "order return")
     if answer.refunded:
         _book_returned(conn, order_id, item)
+    _let_go(conn, order_id, item)
     text = f"{item.provider} took it back{'' if answer.refunded else '; its cost is not refunded'}"
     case.remark(text, esim_n=item.n, details=details | {"esim": _TAKEN_BACK})
     case.changes.append(f"{case.named(unit)}: {text}")
@@ -193,6 +194,12 @@ def _book_returned(conn: Connection, order_id: UUID, item: Returnable) -> None:
     if ledger.post(conn, f"returned:{item.attempt_id}", order_id, ledger.cost_returned(*booked), item.n):
         unit = (esims.c.order_id == order_id) & (esims.c.n == item.n)
         conn.execute(update(esims).where(unit).values(cost_amount=0, cost_micros=0))
+
+
+def _let_go(conn: Connection, order_id: UUID, item: Returnable) -> None:
+    """Forget which eSIM the unit had, for look-ups: its provider may sell the same ICCID to somebody else tomorrow."""
+    unit = (esims.c.order_id == order_id) & (esims.c.n == item.n)
+    conn.execute(update(esims).where(unit).values(iccid_hash=None))
 
 
 def _booked(conn: Connection, key: str, account: ledger.Account) -> tuple[Cost, int] | None:

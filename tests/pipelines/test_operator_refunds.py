@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from esim.errors import PaymentRejected, Refused
 from esim.money import Money
 from esim.orders import UnitStatus
 from esim.ports import Capabilities, Refund
-from esim.purchase import Cancelled, CancelRefused, CancelUnknown, ErrorType
+from esim.purchase import Cancelled, CancelRefused, CancelUnknown, ErrorType, Outcome, PurchaseRequest
 from pipelines.aftermath import pay_refunds, send_notices
 from resources.db.operator_refunds import RefundOptions, refund_units
 from resources.db.operator_resolve import Doubt
@@ -22,7 +23,7 @@ from resources.db.refund_events import Teller, refund_told, refunded_in_all
 from resources.db.refunds import request_unit_refund
 from resources.db.stuck import refund_failed_units
 from resources.db.transitions import hold_order, lock_order, lock_units, move_unit
-from tests.pipelines.actors import never_hears, rejects, sells_without_answer, wait_until
+from tests.pipelines.actors import ScriptedProvider, never_hears, rejects, sells_without_answer, wait_until
 from tests.pipelines.conftest import Shop
 from tests.pipelines.operating import Action, Counter
 from tests.resources.db.shop import order_state, paid_order, place_order, unit_states
@@ -308,6 +309,22 @@ def test_provider_takes_an_esim_back_and_its_cost_returns(shop: Shop, counter: C
     pay_refunds(shop.tools, "test")
     assert order_state(shop.engine, order_id) == "refunded"
     assert rows("select count(*) as n from audit_events where action = 'order return'") == [{"n": 1}]
+
+
+def test_provider_may_sell_what_it_took_back_to_somebody_else(shop: Shop, counter: Counter) -> None:
+    shop.cheap.capabilities, shop.cheap.takes_back = TAKES_BACK, Cancelled(refunded=True)
+    first = delivered(shop)
+    counter.once(refund(first, cancel=True))
+    pay_refunds(shop.tools, "test")
+
+    def sells_it_again(provider: ScriptedProvider, request: PurchaseRequest) -> Outcome:
+        returned = provider.found(replace(request, reference=next(iter(provider.sold))))
+        return replace(returned, provider_order_id="airalo-order-2")
+
+    shop.cheap.script.append(sells_it_again)
+    second = paid_order(shop.engine)
+    shop.drain()
+    assert (unit_states(shop.engine, first), unit_states(shop.engine, second)) == (["refunded"], ["delivered"])
 
 
 @pytest.mark.parametrize(
