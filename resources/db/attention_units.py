@@ -23,7 +23,7 @@ _WAITING = """
         where a.state in ('intent', 'prepared', 'pending', 'unknown') and e.status in ('failed', 'refunded')
 """
 _FACTS = """
-    select e.order_id, o.display_id, e.n, e.status, e.updated_at as since, o.deadline_at, o.paid_at, o.hold_reason,
+    select e.order_id, o.display_id, e.n, e.status, e.updated_at as since, o.deadline_at, o.hold_reason,
         v.reason, r.state as refund_state, r.last_error as refund_error,
         a.number, a.provider, a.state as attempt_state, a.reference, a.provider_order_id, a.error_type, a.sent_at
     from esims e
@@ -98,7 +98,6 @@ def _facts(rows: Sequence[Row[Any]]) -> list[tuple[UnitFacts, bool]]:
                 status=UnitStatus(row.status),
                 since=row.since,
                 deadline_at=row.deadline_at,
-                paid_at=row.paid_at,
                 reason=row.reason,
                 refund_state=row.refund_state,
                 refund_error=row.refund_error,

@@ -47,7 +47,6 @@ class UnitFacts:
     status: UnitStatus
     since: datetime
     deadline_at: datetime | None
-    paid_at: datetime | None
     reason: str | None  # of its newest event
     refund_state: str | None
     refund_error: str | None
