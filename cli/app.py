@@ -8,7 +8,21 @@ import sys
 import typer
 from rich.console import Console
 
-from cli import catalogue, demo, doctor, ledger, orders, reconcile, run, sql, storage
+from cli import (
+    attention,
+    catalogue,
+    demo,
+    doctor,
+    ledger,
+    notices,
+    orders,
+    providers,
+    reconcile,
+    run,
+    sql,
+    stock,
+    storage,
+)
 from esim.errors import NumnaRoadError
 
 app = typer.Typer(
@@ -26,6 +40,11 @@ app.command("packages")(catalogue.packages)
 app.add_typer(orders.app, name="order")
 app.add_typer(ledger.app, name="ledger")
 app.command("reconcile")(reconcile.reconcile)
+app.add_typer(providers.app, name="provider")
+app.add_typer(stock.app, name="stock")
+app.add_typer(notices.app, name="notices")
+app.command("attention")(attention.attention)
+app.command("audit")(attention.audit)
 app.command("sql")(sql.sql)
 app.command("demo")(demo.demo)
 

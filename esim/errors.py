@@ -11,7 +11,8 @@ NumnaRoadError
 │   ├── PriceChanged
 │   ├── SoldOut
 │   ├── IdempotencyMismatch
-│   └── IllegalTransition
+│   ├── IllegalTransition
+│   └── Refused                      what an operator asked for would do harm, or makes no sense now
 ├── CatalogueHeld                    a provider's catalogue may not replace the last good one
 ├── ProviderError                    a read at a provider failed (a purchase never raises: it has outcomes)
 │   ├── ProviderUnavailable          try again later
@@ -79,6 +80,10 @@ class IdempotencyMismatch(Conflict):
 
 class IllegalTransition(Conflict):
     """An order cannot go from its present state to the one asked for."""
+
+
+class Refused(Conflict):
+    """What was asked for would do harm, or makes no sense as things stand; nothing was changed."""
 
 
 class CatalogueHeld(NumnaRoadError):

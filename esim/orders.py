@@ -48,14 +48,15 @@ TRANSITIONS: Mapping[OrderStatus, frozenset[OrderStatus]] = {
     _P.PROCESSING: frozenset({_P.COMPLETED, _P.FAILED, _P.REFUNDED, _P.ATTENTION}),
     _P.COMPLETED: frozenset({_P.REFUNDED, _P.ATTENTION}),
     _P.FAILED: frozenset({_P.PAID, _P.PROCESSING, _P.COMPLETED, _P.REFUNDED, _P.ATTENTION}),
-    _P.ATTENTION: frozenset({_P.PROCESSING, _P.COMPLETED, _P.FAILED, _P.REFUNDED, _P.PAID}),
+    _P.ATTENTION: frozenset({_P.PROCESSING, _P.COMPLETED, _P.FAILED, _P.REFUNDED, _P.PAID, _P.CANCELLED}),
     _P.REFUNDED: frozenset(),
 }
 FINAL_FOR_CUSTOMERS = frozenset({_P.COMPLETED, _P.FAILED, _P.REFUNDED, _P.CANCELLED})
 
 _U = UnitStatus
 UNIT_TRANSITIONS: Mapping[UnitStatus, frozenset[UnitStatus]] = {
-    _U.UNPAID: frozenset({_U.QUEUED, _U.CANCELLED, _U.REFUNDED, _U.ATTENTION}),
+    # Paid, but never queued: an amount that does not fit waits for a person, who may have it paid back.
+    _U.UNPAID: frozenset({_U.QUEUED, _U.CANCELLED, _U.FAILED, _U.REFUNDED, _U.ATTENTION}),
     _U.CANCELLED: frozenset({_U.QUEUED}),
     _U.QUEUED: frozenset({_U.WORKING, _U.FAILED, _U.ATTENTION}),
     _U.WORKING: frozenset({_U.QUEUED, _U.PENDING, _U.UNKNOWN, _U.DELIVERED, _U.FAILED, _U.ATTENTION}),

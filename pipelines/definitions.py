@@ -7,6 +7,7 @@ from assets.packages import catalogue_assets
 from assets.reconciliation import reconciliation_assets
 from assets.warehouse import warehouse_assets
 from pipelines.catalogue_jobs import catalogue_jobs, catalogue_schedules
+from pipelines.operator_jobs import operator_jobs
 from pipelines.order_jobs import order_jobs
 from pipelines.order_schedules import order_schedules
 from pipelines.reconcile_jobs import reconcile_jobs, reconcile_schedules
@@ -20,7 +21,7 @@ from resources.provider_clients import ProviderClients
 defs = dg.Definitions(
     assets=[*catalogue_assets, *warehouse_assets, *reconciliation_assets],
     asset_checks=catalogue_checks,
-    jobs=[*catalogue_jobs, *order_jobs, *reconcile_jobs, *warehouse_jobs],
+    jobs=[*catalogue_jobs, *order_jobs, *operator_jobs, *reconcile_jobs, *warehouse_jobs],
     schedules=[*catalogue_schedules, *order_schedules, *reconcile_schedules, *warehouse_schedules],
     sensors=[*order_sensors, price_conditions_sensor, *warehouse_sensors],
     resources={

@@ -118,6 +118,7 @@ def _refunded(facts: OrderFacts) -> Mail:
         display_id=facts.display_id,
         order_url=facts.order_url,
         refunded=total,
-        packages=[unit.package_name for unit in facts.units],
+        packages=[unit.package_name for unit in facts.units if unit.profile is None],
+        returned=[unit.package_name for unit in facts.units if unit.profile is not None],
         delivered=facts.delivered,
     )

@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr | None = None
     lookup_hash_key: SecretStr | None = None
 
+    numnaroad_operator: str | None = None
     enable_multi_provider_failover: bool = True
     enable_auto_refund: bool = True
     max_retry_attempts: Annotated[int, Field(ge=0, le=20)] = 3

@@ -129,6 +129,7 @@ _REFUND_OF_NONE = Rule(
         select from refunds r where r.order_id = l.order_id and (
             (r.refund_key = l.posting_key and r.state in ('sent', 'succeeded', 'failed'))
             or (r.refund_key || '\\:failed' = l.posting_key and r.state = 'failed')
+            or ('elsewhere\\:' || r.refund_key = l.posting_key and r.state = 'elsewhere')
         )
     )
     """,
@@ -142,7 +143,8 @@ _REFUNDED = Rule(
     from orders o join checked_orders using (order_id) left join lateral (
         select {_minor("sum(l.original_amount)", "o.currency")} as minor
         from refunds r join ledger_entries l
-            on l.posting_key in (r.refund_key, r.refund_key || '\\:failed') and l.account = 'refunds'
+            on l.posting_key in (r.refund_key, r.refund_key || '\\:failed', 'elsewhere\\:' || r.refund_key)
+            and l.account = 'refunds'
         where r.order_id = o.order_id and r.payment_intent = o.payment_intent and l.original_currency = o.currency
     ) b on true
     where o.refunded_minor <> least(coalesce(b.minor, 0), o.amount_minor)
@@ -159,6 +161,7 @@ _COST = Rule(
     from esims e join checked_orders using (order_id) left join lateral (
         select count(distinct l.posting_key) as postings, sum(l.amount_micros)::bigint as micros from ledger_entries l
         where l.order_id = e.order_id and l.esim_n = e.n and l.account = 'cost_of_sales'
+            and l.posting_key like 'cost\\:%'
     ) c on true
     where (e.delivered_at is not null or e.status = 'delivered' or coalesce(c.postings, 0) > 0)
         and (
@@ -185,9 +188,14 @@ _UNIT_REFUND = Rule(
     from esims e join checked_orders using (order_id) left join lateral (
         select count(distinct l.posting_key) as postings from ledger_entries l
         where l.order_id = e.order_id and l.esim_n = e.n and l.account = 'refunds'
-            and l.posting_key not like '%\\:failed'
+            and l.posting_key not like '%\\:failed' and not exists (
+                select from ledger_entries b where b.posting_key = l.posting_key || '\\:failed'
+            )
     ) r on true
-    where (e.status = 'refunded' and coalesce(r.postings, 0) <> 1) or coalesce(r.postings, 0) > 1
+    where (e.status = 'refunded' and coalesce(r.postings, 0) <> 1 and not exists (
+            select from refunds f where f.order_id = e.order_id and f.esim_n = e.n and f.state = 'elsewhere'
+        ))
+        or coalesce(r.postings, 0) > 1
         or (e.status in ('delivered', 'queued', 'working', 'pending', 'unknown') and exists (
             select from refunds f where f.order_id = e.order_id and f.esim_n = e.n and f.state in ('sent', 'succeeded')
         ))

@@ -94,7 +94,7 @@ def _tell(conn: Connection, side: str, new: Sequence[Finding], now: datetime) ->
     for finding in singly:
         loud = ":rotating_light: " if finding.kind in LOUD else ""
         key = f"finding:{side}:{finding.kind}:{finding.subject}:{now:%Y%m%dT%H%M%S}"
-        notices.tell_operations(conn, finding.order_id, f"finding_{finding.kind}", key, f"{loud}{finding.text}")
+        notices.tell_operations(conn, finding.order_id, "finding", key, f"{loud}{finding.text}")
     if len(new) > len(singly):
         text = f"{len(new) - len(singly)} more findings ({side}): `numnaroad reconcile` lists them."
         notices.tell_operations(conn, None, "findings", f"findings:{side}:{now:%Y%m%dT%H%M%S}", text)

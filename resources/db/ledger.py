@@ -84,6 +84,16 @@ def refund(amount: Money, usd_micros: int) -> tuple[Entry, Entry]:
     return _pair(Account.REFUNDS, Account.CASH, usd_micros, _major(amount), amount.currency)
 
 
+def cost_returned(cost: Cost, usd_micros: int) -> tuple[Entry, Entry]:
+    """Return the entries for a delivered unit that its provider took back: our balance against cost of sales."""
+    return _pair(Account.PROVIDER_BALANCE, Account.COST_OF_SALES, usd_micros, cost.amount, cost.currency)
+
+
+def stock_returned(cost: Cost, usd_micros: int) -> tuple[Entry, Entry]:
+    """Return the entries for an eSIM in stock that its provider took back: our balance against stock."""
+    return _pair(Account.PROVIDER_BALANCE, Account.STOCK, usd_micros, cost.amount, cost.currency)
+
+
 def stock_purchase(cost: Cost, usd_micros: int) -> tuple[Entry, Entry]:
     """Return the entries for an eSIM that was bought and that no unit got: stock against the provider balance."""
     return _pair(Account.STOCK, Account.PROVIDER_BALANCE, usd_micros, cost.amount, cost.currency)

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -45,7 +46,10 @@ refunds = Table(
     Column("amount_minor", BigInteger, nullable=False),
     Column("currency", String(3), nullable=False),
     Column("reason", Text, nullable=False),
-    Column("state", Text, nullable=False, server_default="requested"),  # requested, sent, succeeded, failed, called_off
+    # requested, sent, succeeded, failed, called_off, elsewhere (an operator paid it another way)
+    Column("state", Text, nullable=False, server_default="requested"),
+    Column("asked_by", Text),  # the operator who asked; null when the machine did
+    Column("as_it_stands", Boolean, nullable=False, server_default="false"),  # delivered or paid back in vain
     Column("stripe_refund_id", Text, unique=True),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),

@@ -1,4 +1,7 @@
-"""Everything operations may see of one order, with nothing personal in it: ids, states, costs, events, bookings."""
+"""Everything operations may see of one order, with nothing personal in it: ids, states, costs, events, bookings.
+
+With it goes what the order waits for, and the commands that mend it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Table, select
 
 from esim.errors import NotFound
-from resources.db import tables
+from resources.db import ledger, tables
 
 Row = Mapping[str, Any]
 
@@ -32,6 +35,7 @@ class OrderReport:
     ledger: Sequence[Row]
     notices: Sequence[Row]
     refunds: Sequence[Row]
+    balance: Mapping[str, int]  # micro-USD per account; together zero
 
 
 def find_order_id(connection: Connection, reference: str) -> UUID:
@@ -63,7 +67,8 @@ def order_report(connection: Connection, order_id: UUID) -> OrderReport:
     events = ("at", "esim_n", "from_status", "to_status", "reason", "actor", "run_id")
     entries = ("posting_key", "account", "amount_micros", "original_amount", "original_currency", "esim_n", "at")
     notices = ("key", "channel", "kind", "attempts", "sent_at", "last_error")
-    refunds = ("refund_key", "esim_n", "amount_minor", "currency", "reason", "state", "stripe_refund_id", "last_error")
+    refunds = ("refund_key", "esim_n", "amount_minor", "currency", "reason", "state", "asked_by", "attempts")
+    more = ("created_at", "finished_at", "stripe_refund_id", "last_error")
     items = ("line", "package_id", "quantity", "unit_price_minor", "currency", "expected_landed_micros")
     return OrderReport(
         order=order[0],
@@ -73,7 +78,8 @@ def order_report(connection: Connection, order_id: UUID) -> OrderReport:
         events=_rows(connection, tables.order_events, events, order_id, "event_id"),
         ledger=_rows(connection, tables.ledger_entries, entries, order_id, "entry_id"),
         notices=_rows(connection, tables.outbox, notices, order_id, "outbox_id"),
-        refunds=_rows(connection, tables.refunds, refunds, order_id, "created_at"),
+        refunds=_rows(connection, tables.refunds, (*refunds, *more), order_id, "created_at"),
+        balance=ledger.balance(connection, order_id),
     )
 
 

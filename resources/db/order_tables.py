@@ -186,7 +186,7 @@ stock_esims = Table(
     Column("profile_enc", LargeBinary),
     Column("cost_micros", BigInteger),
     Column("reason", Text, nullable=False),
-    Column("state", Text, nullable=False, server_default="stock"),  # stock, cancelled, used
+    Column("state", Text, nullable=False, server_default="stock"),  # stock, cancelled, written_off, used
     at("created_at", now=True),
 )
 

@@ -34,7 +34,7 @@ def give_up_overdue(engine: Engine, esim_id: UUID, order_id: UUID, policy: Retry
             return False
         reason = f"past the customer's deadline and still {unit.status} at the provider"
         if policy.auto_refund and order.hold_reason is None:
-            _look_on(conn, unit, scribe.now)
+            look_on(conn, unit, scribe.now)
             give_up(conn, order, unit, Exhausted(False, ErrorType.PROVIDER_TIMEOUT, reason), policy, scribe)
         else:
             move_unit(conn, unit, UnitStatus.ATTENTION, reason=reason, actor=scribe.actor, now=scribe.now)
@@ -49,7 +49,7 @@ def _is_over(order: OrderRow, now: datetime) -> bool:
     return order.deadline_at is not None and order.deadline_at <= now
 
 
-def _look_on(conn: Connection, unit: UnitRow, now: datetime) -> None:
+def look_on(conn: Connection, unit: UnitRow, now: datetime) -> None:
     """From here on the attempt itself says when it is looked up next: its unit has an end."""
     a = purchase_attempts.c
     is_open = (a.esim_id == unit.esim_id) & a.state.in_(OPEN_STATES)

@@ -17,7 +17,7 @@ from resources.db.tables import ledger_entries, orders, refunds
 from resources.db.transitions import Event, OrderRow, hold_order, lock_order, lock_units, note
 from resources.db.valuation import share_of_payment
 
-_NEVER_PAID = ("failed", "called_off")
+_NOT_PAID_HERE = ("failed", "called_off", "elsewhere")  # elsewhere: an operator paid it another way
 _FINISHED = frozenset({UnitStatus.DELIVERED, UnitStatus.REFUNDED, UnitStatus.CANCELLED})
 
 
@@ -51,7 +51,7 @@ def refund_told(conn: Connection, order_id: UUID, told: Refund, refund_key: str,
 def refunded_in_all(conn: Connection, order_id: UUID, payment_intent: str, total: Money, teller: Teller) -> str:
     """Compare what was paid back of a payment with what we paid back; the rest was refunded by hand and is booked."""
     order = lock_order(conn, order_id)
-    of_payment = (refunds.c.payment_intent == payment_intent) & refunds.c.state.not_in(_NEVER_PAID)
+    of_payment = (refunds.c.payment_intent == payment_intent) & refunds.c.state.not_in(_NOT_PAID_HERE)
     ours = int(conn.scalar(select(func.coalesce(func.sum(refunds.c.amount_minor), 0)).where(of_payment)) or 0)
     if total.minor <= ours:
         return "known already"

@@ -5,6 +5,7 @@ refund again first asks for the one made under its key.
 A refund of a unit belongs to the order's amount; one without a unit (a second payment, say) does not.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -23,6 +24,7 @@ from resources.db.valuation import share_of_payment
 _RETRY_FIRST = timedelta(seconds=10)
 _RETRY_MOST = timedelta(hours=1)
 _IN_FLIGHT = timedelta(minutes=2)  # nobody else tries the same refund while one does
+STANDING = frozenset({UnitStatus.DELIVERED, UnitStatus.REFUNDED})
 _PAID = frozenset({"succeeded", "pending"})  # pending: accepted, on its way to the card
 
 
@@ -44,30 +46,60 @@ def request_refund(
 ) -> bool:
     """Ask for money to go back, once per key (again after it was called off); it is paid after the commit."""
     row = {"refund_key": key, "order_id": order_id, "esim_n": esim_n, "payment_intent": payment_intent}
-    row |= {"amount_minor": amount.minor, "currency": amount.currency, "reason": reason}
-    asked = insert(refunds).values(**row)
-    asked = asked.on_conflict_do_update(
-        index_elements=[refunds.c.refund_key],
-        set_={"state": "requested", "next_attempt_at": func.now(), "finished_at": None, "last_error": None},
-        where=refunds.c.state == "called_off",
-    )
-    return conn.scalar(asked.returning(refunds.c.refund_key)) is not None
+    return _request(conn, row | {"amount_minor": amount.minor, "currency": amount.currency, "reason": reason})
 
 
-def request_unit_refund(conn: Connection, order: OrderRow, unit: UnitRow, reason: str) -> bool:
-    """Ask for one unit's price to go back; nothing can be paid back where nothing was paid."""
+def request_unit_refund(
+    conn: Connection,
+    order: OrderRow,
+    unit: UnitRow,
+    reason: str,
+    *,
+    asked_by: str | None = None,
+    key: str | None = None,
+) -> bool:
+    """Ask for one unit's price to go back; nothing can be paid back where nothing was paid.
+
+    `asked_by` names the operator who asked: only then is a unit paid back as it stands, delivered or paid back in vain
+    when this is called. `key` is another than the unit's own where that one was refused for good.
+    """
     if order.payment_intent is None:
         return False
+    row = {
+        "refund_key": key or unit_refund_key(order.order_id, unit.n),
+        "order_id": order.order_id,
+        "esim_n": unit.n,
+        "payment_intent": order.payment_intent,
+        "amount_minor": unit_price(conn, unit),
+        "currency": order.currency,
+        "reason": reason,
+        "asked_by": asked_by,
+        "as_it_stands": asked_by is not None and unit.status in STANDING,
+    }
+    return _request(conn, row)
+
+
+def unit_refund_key(order_id: UUID, n: int) -> str:
+    """Return the key of a unit's refund, the same for whoever asks for it."""
+    return f"refund:{order_id}:{n}"
+
+
+def unit_price(conn: Connection, unit: UnitRow) -> int:
+    """Return what was paid for a unit, in minor units of its order's currency."""
     price = conn.scalar(select(order_items.c.unit_price_minor).where(order_items.c.item_id == unit.item_id))
-    return request_refund(
-        conn,
-        key=f"refund:{order.order_id}:{unit.n}",
-        order_id=order.order_id,
-        payment_intent=order.payment_intent,
-        amount=Money(int(price or 0), order.currency),
-        reason=reason,
-        esim_n=unit.n,
+    return int(price or 0)
+
+
+def _request(conn: Connection, row: Mapping[str, object]) -> bool:
+    r, asked = refunds.c, insert(refunds).values(**row)
+    fresh = {"state": "requested", "next_attempt_at": func.now(), "finished_at": None, "last_error": None}
+    who = {name: asked.excluded[name] for name in ("reason", "asked_by", "as_it_stands")}
+    # One that waits is changed only from a unit that was given up to one as it stands, or the other way round.
+    other = (r.state == "requested") & (r.as_it_stands != asked.excluded.as_it_stands)
+    asked = asked.on_conflict_do_update(
+        index_elements=[r.refund_key], set_=fresh | who, where=(r.state == "called_off") | other
     )
+    return conn.scalar(asked.returning(r.refund_key)) is not None
 
 
 def claim_refunds(engine: Engine, limit: int) -> list[DueRefund]:
@@ -94,14 +126,21 @@ def claim_refunds(engine: Engine, limit: int) -> list[DueRefund]:
 def still_due(conn: Connection, due: DueRefund, now: datetime) -> bool:
     """Return whether a claimed refund should be paid: its unit may have been taken up again meanwhile.
 
-    A refund that is not due any more is called off in this transaction.
+    A unit that is not given up is paid back only where an operator asked for just that. A refund that is not due any
+    more is called off in this transaction.
     """
     if due.esim_n is None:
         return True
     lock_order(conn, due.order_id)
-    unit = (esims.c.order_id == due.order_id) & (esims.c.n == due.esim_n)
-    status = UnitStatus(conn.execute(select(esims.c.status).where(unit)).scalar_one())
-    if status in {UnitStatus.FAILED, UnitStatus.ATTENTION}:
+    row = conn.execute(
+        select(refunds.c.state, refunds.c.as_it_stands, esims.c.status)
+        .join_from(refunds, esims, (esims.c.order_id == refunds.c.order_id) & (esims.c.n == refunds.c.esim_n))
+        .where(refunds.c.refund_key == due.refund_key)
+    ).one()
+    status = UnitStatus(row.status)
+    if row.state != "requested":
+        return False
+    if status in {UnitStatus.FAILED, UnitStatus.ATTENTION} or (status in STANDING and row.as_it_stands):
         return True
     values = {"state": "called_off", "last_error": f"the unit is {status} again", "finished_at": now}
     conn.execute(update(refunds).where(refunds.c.refund_key == due.refund_key).values(**values))
@@ -148,7 +187,7 @@ def _refund_unit(conn: Connection, order: OrderRow, due: DueRefund, actor: str, 
     values = {"refunded_minor": refunded, "payment_status": status, "updated_at": now}
     conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
     units = lock_units(conn, due.order_id)
-    for unit in (one for one in units if one.n == due.esim_n):
+    for unit in (one for one in units if one.n == due.esim_n and one.status is not UnitStatus.REFUNDED):
         possible = UnitStatus.REFUNDED in UNIT_TRANSITIONS[unit.status]
         target = UnitStatus.REFUNDED if possible else UnitStatus.ATTENTION
         reason = f"paid back: {due.reason}" if possible else f"paid back while it was {unit.status}"

@@ -32,10 +32,11 @@ from resources.db.reconciliation_tables import (
     reconciliation_marks,
     statement_lines,
 )
-from resources.db.work_tables import drains, idempotency_keys, inbox_events, outbox
+from resources.db.work_tables import audit_events, drains, idempotency_keys, inbox_events, outbox
 
 __all__ = [
     "OPEN_STATES",
+    "audit_events",
     "balance_readings",
     "catalogue_versions",
     "drains",

@@ -1,4 +1,4 @@
-"""The tables of work to do once: events received, notices to send, answers to repeat, drains at work."""
+"""The tables of work to do once: events received, notices to send, answers to repeat, drains at work; and who acted."""
 
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, SmallInteger, Table, Text, text
 from sqlalchemy.dialects.postgresql import UUID
@@ -63,4 +63,20 @@ drains = Table(
     at("ended_at", null=True),
     Index("ix_drains_alive", "heartbeat_at", postgresql_where=text("ended_at is null")),
     Index(None, "run_id"),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("audit_id", BigInteger, primary_key=True, autoincrement=True),
+    Column("actor", Text, nullable=False),  # operator:<name>
+    Column("action", Text, nullable=False),  # order retry, provider disable, …
+    Column("subject", Text, nullable=False),  # order OID001, provider airalo, …
+    Column("order_id", UUID(as_uuid=True)),
+    Column("reason", Text, nullable=False),
+    Column("details", JSON_OR_NULL, nullable=False, server_default="{}"),
+    Column("run_id", Text),
+    at("at", now=True),
+    Index(None, "at"),
+    Index(None, "order_id"),
 )

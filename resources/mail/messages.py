@@ -43,14 +43,25 @@ def order_confirmation(*, to: str, display_id: str, order_url: str, esims: Seque
 
 
 def order_failed_refunded(
-    *, to: str, display_id: str, order_url: str, refunded: Money, packages: Sequence[str], delivered: int = 0
+    *,
+    to: str,
+    display_id: str,
+    order_url: str,
+    refunded: Money,
+    packages: Sequence[str],
+    returned: Sequence[str] = (),
+    delivered: int = 0,
 ) -> Mail:
-    """Apologise for what could not be delivered and name what was paid back; `delivered` eSIMs arrived all the same."""
+    """Apologise for what could not be delivered and name what was paid back; `delivered` eSIMs arrived all the same.
+
+    `returned` were delivered, and paid back because somebody asked for it.
+    """
     values = {
         "display_id": display_id,
         "order_url": order_url,
         "refunded": str(refunded),
         "packages": list(packages),
+        "returned": list(returned),
         "delivered": delivered,
     }
     return _mail("order_failed_refunded", to, f"We refunded {refunded} (order {display_id})", values)

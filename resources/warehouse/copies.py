@@ -219,7 +219,7 @@ COPIES: tuple[CopiedTable, ...] = (
             _whole("amount_minor", "amount in minor units of currency"),
             _text("currency", "currency (ISO 4217)"),
             _text("reason", "why"),
-            _text("state", "requested, sent, succeeded, failed or called_off"),
+            _text("state", "requested, sent, succeeded, failed, called_off or elsewhere"),
             _time("created_at", "asked for"),
             _time("finished_at", "settled"),
         ),

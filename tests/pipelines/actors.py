@@ -55,6 +55,8 @@ class ScriptedProvider:
         self.statement: list[ProviderPurchase] = []  # what it says it sold to us
         self.wallet = Cost.parse("1000", "USD")
         self.down: ProviderError | None = None
+        self.takes_back: CancelOutcome = CancelRefused("not here")
+        self.asked_to_take_back: list[EsimRef] = []
         self._lock = Lock()
 
     @property
@@ -108,7 +110,8 @@ class ScriptedProvider:
         return Cost.parse("3", "USD")
 
     def cancel(self, esim: EsimRef) -> CancelOutcome:
-        return CancelRefused("not here")
+        self.asked_to_take_back.append(esim)
+        return self.takes_back
 
     def esim_details(self, esim: EsimRef) -> EsimProfile:
         return next(profile for sold in self.sold.values() for profile in sold if profile.iccid == esim.iccid)

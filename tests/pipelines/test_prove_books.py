@@ -80,7 +80,7 @@ def test_a_payment_without_a_posting_is_found_until_it_is_booked(
     tools.clock.advance(days=10)  # type: ignore[attr-defined]  # beyond the days that are looked at
     later(tools)
     assert kinds(engine) == ["payment_unbooked"]
-    assert len(rows("select 1 from outbox where kind = 'finding_payment_unbooked'")) == 1
+    assert len(rows("select 1 from outbox where key like 'slack:finding:%:payment_unbooked:%'")) == 1
     with engine.begin() as conn:
         payment = Payment(order_id, "pi_lost", "cs_1", Money(499, "USD"), "evt_1")
         record_payment(conn, payment, Booking("reconciler", PAID_AT, 70))
@@ -167,7 +167,7 @@ def test_a_broken_row_is_told_once_and_closes_itself(
         later(tools)
         later(tools)
         assert kinds(engine) == (["state_unexplained"] if status == "completed" else [])
-    assert len(rows("select 1 from outbox where kind = 'finding_state_unexplained'")) == 1
+    assert len(rows("select 1 from outbox where key like 'slack:finding:%:state_unexplained:%'")) == 1
 
 
 def test_the_jobs_report_the_agreement_of_every_side(tools: OrderTools, account: Account, engine: Engine) -> None:

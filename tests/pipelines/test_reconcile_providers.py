@@ -57,7 +57,7 @@ def kinds(engine: Engine) -> list[str]:
 
 
 def told(rows: Rows, kind: str) -> int:
-    return len(rows(f"select 1 from outbox where kind = 'finding_{kind}'"))
+    return len(rows(f"select 1 from outbox where key like 'slack:finding:%:{kind}:%'"))
 
 
 def deliver(shop: Shop) -> None:
@@ -204,7 +204,7 @@ def test_two_purchases_for_one_unit_are_the_loudest_finding(shop: Shop, engine: 
     shop.cheap.statement = [line(shop.cheap), twin]
     look(shop)
     assert kinds(engine) == ["bought_twice"]
-    (note,) = rows("select payload ->> 'text' as text from outbox where kind = 'finding_bought_twice'")
+    (note,) = rows("select payload ->> 'text' as text from outbox where key like 'slack:finding:%:bought_twice:%'")
     assert str(note["text"]).startswith(":rotating_light: TWO PURCHASES")
     shop.cheap.statement = [line(shop.cheap), replace(twin, state=SaleState.GIVEN_BACK)]
     look(shop)
@@ -245,7 +245,7 @@ def test_a_balance_that_fell_by_more_than_was_booked_is_found(shop: Shop, engine
     balance(shop, "100")
     assert balance(shop, "90").balance.startswith("10 USD more spent")
     assert kinds(engine) == ["balance_differs"]
-    (note,) = rows("select payload ->> 'text' as text from outbox where kind = 'finding_balance_differs'")
+    (note,) = rows("select payload ->> 'text' as text from outbox where key like 'slack:finding:%:balance_differs:%'")
     assert "has no full statement" in str(note["text"])
     balance(shop, "100")  # a hold that expired
     assert kinds(engine) == []

@@ -5,10 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from cli.app import app
 from resources.payment_events import HANDLERS
+from tests.cli.typed import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -34,15 +33,8 @@ def test_every_make_command_has_its_target(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_numnaroad_command_and_option_exists(document: Path) -> None:
     for command in _commands(document):
-        words = shlex.split(command)
-        if not words[0].endswith("numnaroad"):
-            continue
-        names = [word for word in words[1:] if re.fullmatch(r"[a-z]+", word)]
-        nouns = names[:2] if names[0] == "order" else names[:1]
-        helped = CliRunner().invoke(app, [*nouns, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
-        assert helped.exit_code == 0, command
-        for option in (word for word in words if word.startswith("--")):
-            assert option in helped.output, command
+        if shlex.split(command)[0].endswith("numnaroad"):
+            parse(command)
 
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,0 +1,163 @@
+"""The attention queue: everything that waits for a person, since when, why, and the commands that mend it.
+
+It is read afresh from the state of things each time; nothing has to be ticked off.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from resources.db import operator_returns
+from resources.db.attention_units import WaitingOrder, units_of_order, waiting_orders, waiting_units
+from resources.db.operator_providers import Circuit, provider_reports
+from resources.db.order_advice import Advice, UnitFacts, Urgency, advise, command
+from resources.db.outbox import TELL_AFTER_ATTEMPTS
+from resources.db.stuck import stuck_orders
+
+STUCK_AFTER = timedelta(hours=1)
+_TRIED_OFTEN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that waits: `kind` is its section in docs/operations.md, `commands` are typed as they stand."""
+
+    kind: str
+    urgency: Urgency
+    since: datetime
+    subject: str
+    reason: str
+    commands: tuple[str, ...]
+    order_id: UUID | None = None
+
+
+_FAILED_REFUNDS = text(
+    """
+    select r.order_id, o.display_id, r.payment_intent, r.refund_key, r.last_error, r.state,
+        coalesce(r.finished_at, r.created_at) as since
+    from refunds r join orders o using (order_id)
+    where (r.state = 'failed' and r.esim_n is null and not exists (
+            select 1 from refunds b where b.payment_intent = r.payment_intent and b.refund_key like 'external:%'))
+        or (r.state = 'requested' and r.attempts >= :often)
+    order by since
+    """
+)
+_NOTICES = text(
+    """
+    select b.order_id, o.display_id, b.channel, count(*) as notices, min(b.created_at) as since,
+        max(b.last_error) as error
+    from outbox b left join orders o using (order_id)
+    where b.sent_at is null and b.attempts >= :often
+    group by b.order_id, o.display_id, b.channel
+    order by since
+    """
+)
+
+
+def attention(conn: Connection, now: datetime) -> list[Item]:
+    """Return what waits for a person, the most urgent and oldest first."""
+    items = [*_orders(conn, now), *_refunds(conn), *_notices(conn), *_providers(conn, now), *_stock(conn)]
+    known = {item.order_id for item in items}
+    items += [item for item in _stuck(conn, now) if item.order_id not in known]
+    return sorted(items, key=lambda item: (item.urgency, item.since))
+
+
+def items_of_order(conn: Connection, order_id: UUID, now: datetime) -> list[Item]:
+    """Return what one order waits for."""
+    held = [_of_order(order) for order in waiting_orders(conn) if order.order_id == order_id]
+    return held + [item for item in _of_units(units_of_order(conn, order_id), now) if item is not None]
+
+
+def _orders(conn: Connection, now: datetime) -> Iterator[Item]:
+    yield from map(_of_order, waiting_orders(conn))
+    yield from _of_units(waiting_units(conn, now), now)
+
+
+def _of_units(units: list[tuple[UnitFacts, bool]], now: datetime) -> Iterator[Item]:
+    for unit, held in units:
+        advice = advise(unit, now, held=held)
+        if advice is not None and not (held and advice.kind == "attention"):  # the order says so already
+            yield _item(advice, unit.since, f"order {unit.display_id}, eSIM {unit.n}", unit.order_id)
+
+
+def _item(advice: Advice, since: datetime, subject: str, order_id: UUID) -> Item:
+    return Item(advice.kind, advice.urgency, since, subject, advice.reason, advice.commands, order_id)
+
+
+def _of_order(order: WaitingOrder) -> Item:
+    name = order.display_id
+    commands = (
+        f"numnaroad order show {name}",
+        command(f"order retry {name}", "--release-hold"),
+        command(f"order refund {name} --all", "--release-hold"),
+        command(f"order refund {name} --all", "--paid-elsewhere --release-hold"),
+    )
+    kind = "held" if order.is_held else "undecided"
+    return Item(kind, Urgency.NOW, order.since, f"order {name}", order.reason, commands, order.order_id)
+
+
+def _refunds(conn: Connection) -> Iterator[Item]:
+    for row in conn.execute(_FAILED_REFUNDS, {"often": _TRIED_OFTEN}):
+        show = f"numnaroad order show {row.display_id}"
+        if row.state == "failed":
+            reason = f"refund {row.refund_key} failed ({row.last_error}): pay {row.payment_intent} back in Stripe"
+            release = command(f"order retry {row.display_id}", "--release-hold")
+            yield Item(
+                "refund_failed",
+                Urgency.NOW,
+                row.since,
+                f"order {row.display_id}",
+                reason,
+                (show, release),
+                row.order_id,
+            )
+        else:
+            reason = f"refund {row.refund_key} is not paid yet, it is tried on: {row.last_error}"
+            commands = (show, "numnaroad doctor")
+            yield Item(
+                "refund_late", Urgency.TODAY, row.since, f"order {row.display_id}", reason, commands, row.order_id
+            )
+
+
+def _notices(conn: Connection) -> Iterator[Item]:
+    for row in conn.execute(_NOTICES, {"often": TELL_AFTER_ATTEMPTS}):
+        subject = f"order {row.display_id}" if row.display_id else row.channel
+        order = f"--order {row.display_id}" if row.display_id else ""
+        reason = f"{row.notices} to {row.channel} not handed over: {row.error}"
+        urgency = Urgency.TODAY if row.channel == "mail" else Urgency.SOMETIME
+        commands = ("numnaroad doctor", command("notices resend", order))
+        yield Item("mail_refused", urgency, row.since, subject, reason, commands, row.order_id)
+
+
+def _providers(conn: Connection, now: datetime) -> Iterator[Item]:
+    for each in provider_reports(conn, now):
+        subject = f"provider {each.slug}"
+        if each.held_reason is not None:
+            commands = (
+                f"numnaroad sync --provider {each.slug}",
+                f"numnaroad sync --provider {each.slug} --accept {each.slug}",
+            )
+            yield Item("catalogue_held", Urgency.TODAY, each.held_at or now, subject, each.held_reason, commands)
+        if each.circuit is not Circuit.CLOSED:
+            reason = f"its circuit is {each.circuit} after {each.failures} failures: {each.last_error}"
+            commands = (f"numnaroad provider show {each.slug}", command(f"provider reset {each.slug}"))
+            yield Item("circuit_open", Urgency.TODAY, each.last_error_at or now, subject, reason, commands)
+
+
+def _stock(conn: Connection) -> Iterator[Item]:
+    for each in operator_returns.stock(conn):
+        commands = (command(f"stock return {each.stock_id}"), command(f"stock write-off {each.stock_id}"))
+        subject = f"stock {each.stock_id}, bought for order {each.display_id}"
+        reason = f"{each.provider} order {each.provider_order_id}: {each.reason}"
+        yield Item("late_purchase", Urgency.SOMETIME, each.created_at, subject, reason, commands)
+
+
+def _stuck(conn: Connection, now: datetime) -> Iterator[Item]:
+    rows = text("select order_id, display_id, paid_at from orders where order_id = any(:ids) order by paid_at")
+    for row in conn.execute(rows, {"ids": stuck_orders(conn, now - STUCK_AFTER, now)}):
+        commands = (f"numnaroad order show {row.display_id}", command(f"order retry {row.display_id}"))
+        reason = "paid over an hour ago and not done"
+        yield Item("stuck", Urgency.NOW, row.paid_at, f"order {row.display_id}", reason, commands, row.order_id)

@@ -1,0 +1,180 @@
+"""An operator says what became of a purchase whose answer was lost, having asked the provider.
+
+Not bought: the attempt is closed and the unit goes on with the next offer. Bought: what the provider itself answers
+for its order is delivered, with every check of a delivery. Nobody can tell: the unit is paid back and the attempt stays
+open, so that an eSIM which turns up goes to stock.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, or_, select
+
+from esim.errors import Refused
+from esim.orders import UnitStatus
+from esim.purchase import ErrorType, Provisioned, Rejected
+from resources.db.attempts import stored_request
+from resources.db.audit import Operator
+from resources.db.operator_actions import Done, OrderCase, chosen, close_case, in_work, open_case
+from resources.db.operator_refunds import RefundOptions, ask_for_refunds
+from resources.db.settlement import Scribe, record_outcome
+from resources.db.tables import esims, orders, purchase_attempts, stock_esims
+from resources.db.transitions import UnitRow
+from resources.db.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """The purchase meant: of one unit, and where it is said, the one attempt of it that the operator looked into."""
+
+    n: int
+    attempt: int | None = None
+
+
+def resolve_not_bought(
+    conn: Connection, order_id: UUID, who: Operator, doubt: Doubt, *, settle_seconds: float, vault: Vault
+) -> Done:
+    """Close a purchase that is proven not made; its unit, if it still waits, is bought elsewhere at once.
+
+    Raises:
+        NotFound: there is no such order.
+        Refused: no purchase of it is open, or it may still turn up at the provider.
+    """
+    case, unit = _case(conn, order_id, who, doubt)
+    attempt = case.open_purchase(unit)
+    if attempt is None:
+        last = _last_attempt(conn, unit, doubt)
+        if last is not None and (last.state, last.error_type) == ("rejected", ErrorType.NOT_BOUGHT):
+            return close_case(case, "order resolve")
+        raise Refused(_nothing_open(case, unit))
+    _check_meant(case, attempt, doubt)
+    sure_at = stored_request(attempt).left_at + timedelta(seconds=settle_seconds)
+    if who.now <= sure_at:
+        raise Refused(
+            f"{attempt.provider} may show an order for up to {settle_seconds:.0f} s; ask it again after "
+            f"{sure_at:%H:%M:%S} UTC, then say so"
+        )
+    case.remark(f"attempt {attempt.number} was not bought: {who.reason}", esim_n=unit.n)
+    outcome = Rejected(ErrorType.NOT_BOUGHT, f"{who.actor} says it was not bought: {who.reason}")
+    status = record_outcome(conn, attempt.attempt_id, outcome, Scribe(vault, who.actor, who.now, who.run_id))
+    goes_on = f"; {case.named(unit)} is {status}"
+    case.changes.append(f"attempt {attempt.number} at {attempt.provider} is closed as not bought{goes_on}")
+    return _close(conn, case, attempt)
+
+
+def open_attempt(conn: Connection, order_id: UUID, who: Operator, doubt: Doubt) -> Row[Any]:
+    """Return the open attempt that is meant, for asking the provider about it.
+
+    Raises:
+        NotFound: there is no such order.
+        Refused: no purchase of the unit is open, or another one than was meant.
+    """
+    case, unit = _case(conn, order_id, who, doubt)
+    attempt = case.open_purchase(unit)
+    if attempt is None:
+        raise Refused(_nothing_open(case, unit))
+    _check_meant(case, attempt, doubt)
+    return attempt
+
+
+def is_delivered_as(conn: Connection, order_id: UUID, n: int, provider_order_id: str) -> bool:
+    """Return whether a unit is delivered with what the provider sold under this order."""
+    unit = (esims.c.order_id == order_id) & (esims.c.n == n) & (esims.c.status == UnitStatus.DELIVERED)
+    return conn.scalar(select(esims.c.provider_order_id).where(unit)) == provider_order_id
+
+
+def resolve_bought(
+    conn: Connection, order_id: UUID, who: Operator, doubt: Doubt, *, found: Provisioned, vault: Vault
+) -> Done:
+    """Deliver what the provider answers for its order, or keep it as stock where the unit was given up.
+
+    Raises:
+        NotFound: there is no such order.
+        Refused: no purchase of the unit is open, or what was found is another purchase's.
+    """
+    case, unit = _case(conn, order_id, who, doubt)
+    attempt = case.open_purchase(unit)
+    if attempt is None:
+        raise Refused(_nothing_open(case, unit))
+    _check_meant(case, attempt, doubt)
+    _check_nobodys(conn, attempt, found, vault)
+    case.remark(f"found at {attempt.provider} as {found.provider_order_id}: {who.reason}", esim_n=unit.n)
+    status = record_outcome(conn, attempt.attempt_id, found, Scribe(vault, who.actor, who.now, who.run_id))
+    if status is UnitStatus.ATTENTION:
+        raise Refused(f"{attempt.provider} names an eSIM that another order has; nothing was delivered")
+    where = "is delivered" if status is UnitStatus.DELIVERED else f"stays {status}; what was bought is in stock"
+    case.changes.append(f"{case.named(unit)} {where}")
+    return _close(conn, case, attempt)
+
+
+def resolve_abandoned(conn: Connection, order_id: UUID, who: Operator, doubt: Doubt, *, release_hold: bool) -> Done:
+    """Give a unit up whose purchase nobody can clear up, and have it paid back; the attempt stays open.
+
+    Raises:
+        NotFound: there is no such order.
+        Refused: no purchase of the unit is open, or it cannot be paid back.
+    """
+    case, unit = _case(conn, order_id, who, doubt)
+    attempt = case.open_purchase(unit)
+    if attempt is None:
+        raise Refused(_nothing_open(case, unit))
+    _check_meant(case, attempt, doubt)
+    options = RefundOptions((unit.n,), even_if_open=True, release_hold=release_hold)
+    ask_for_refunds(case, [unit], options)
+    return close_case(case, "order abandon", {"unit": unit.n, "attempt": attempt.number})
+
+
+def _case(conn: Connection, order_id: UUID, who: Operator, doubt: Doubt) -> tuple[OrderCase, UnitRow]:
+    case = open_case(conn, order_id, who)
+    [unit] = chosen(case, (doubt.n,))
+    if busy := in_work(case, unit):
+        raise Refused(f"order {case.order.display_id}: {busy}")
+    return case, unit
+
+
+def _check_meant(case: OrderCase, attempt: Row[Any], doubt: Doubt) -> None:
+    if doubt.attempt is not None and doubt.attempt != attempt.number:
+        raise Refused(
+            f"order {case.order.display_id}, eSIM {doubt.n}: attempt {doubt.attempt} is closed; open is attempt "
+            f"{attempt.number} at {attempt.provider}. Look into that one"
+        )
+
+
+def _check_nobodys(conn: Connection, attempt: Row[Any], found: Provisioned, vault: Vault) -> None:
+    """Refuse an order or an eSIM that another of our purchases bought, whatever became of it."""
+    a, o = purchase_attempts.c, orders.c
+    same_order = (a.provider == attempt.provider, a.provider_order_id == found.provider_order_id)
+    named = select(o.display_id).join_from(purchase_attempts, orders, a.order_id == o.order_id)
+    owner = conn.scalar(named.where(*same_order, a.attempt_id != attempt.attempt_id).limit(1))
+    if owner is not None:
+        raise Refused(f"{attempt.provider}'s order {found.provider_order_id} is a purchase of order {owner}")
+    s = stock_esims.c
+    hashed = vault.lookup_hash(found.profile.iccid)
+    kept = or_((s.iccid_hash == hashed) & (s.state == "stock"), s.provider_order_id == found.provider_order_id)
+    if conn.scalar(select(s.stock_id).where(s.provider == attempt.provider, kept).limit(1)) is not None:
+        raise Refused(f"{attempt.provider}'s order {found.provider_order_id} is in stock already")
+
+
+def _last_attempt(conn: Connection, unit: UnitRow, doubt: Doubt) -> Row[Any] | None:
+    a = purchase_attempts.c
+    found = select(purchase_attempts).where(a.esim_id == unit.esim_id).order_by(a.number.desc()).limit(1)
+    if doubt.attempt is not None:
+        found = found.where(a.number == doubt.attempt)
+    return conn.execute(found).one_or_none()
+
+
+def _nothing_open(case: OrderCase, unit: UnitRow) -> str:
+    display_id = case.order.display_id
+    return (
+        f"order {display_id}: {case.named(unit)} is {unit.status} and no purchase of it is open; see what it needs: "
+        f"numnaroad order show {display_id}"
+    )
+
+
+def _close(conn: Connection, case: OrderCase, attempt: Row[Any]) -> Done:
+    """Write the audit event; the order was settled with the outcome, so it is read again."""
+    after = open_case(conn, case.order.order_id, case.who)
+    after.changes.extend(case.changes)
+    return close_case(after, "order resolve", {"attempt": attempt.number, "provider": attempt.provider})

@@ -1,0 +1,112 @@
+"""An operator writes down that a customer has the money back already: by hand at Stripe, by bank, by a lost dispute.
+
+Nothing is paid here. What Stripe told of (`refunds` without a unit) is booked already and only gets its unit; the rest
+is booked now. The unit then counts as paid back, which it never leaves again.
+"""
+
+from uuid import UUID
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from esim.errors import Refused
+from esim.money import Money
+from esim.orders import UnitStatus
+from resources.db import ledger
+from resources.db.audit import Operator
+from resources.db.operator_actions import (
+    Done,
+    OrderCase,
+    check_paid,
+    chosen,
+    close_case,
+    in_work,
+    open_case,
+    purchase_in_the_way,
+    release_hold,
+)
+from resources.db.operator_refunds import RefundOptions, give_up
+from resources.db.refunds import STANDING, unit_price, unit_refund_key
+from resources.db.tables import order_items, orders, refunds
+from resources.db.transitions import UnitRow
+
+
+def note_paid_elsewhere(conn: Connection, order_id: UUID, who: Operator, options: RefundOptions) -> Done:
+    """Count units as paid back, and book what was not booked yet; nothing is paid.
+
+    Raises:
+        NotFound: there is no such order.
+        Refused: one of the units is being worked on, bought or paid back just now; nothing was changed.
+    """
+    case = open_case(conn, order_id, who)
+    check_paid(case)
+    due = [unit for unit in chosen(case, options.units) if not case.is_settled(unit)]
+    refused = [why for unit in due if (why := _why_not(case, unit, options)) is not None]
+    if refused:
+        raise Refused(f"order {case.order.display_id}: {'; '.join(refused)}")
+    if due:
+        release_hold(case, options.release_hold)
+    for unit in due:
+        _settle(case, unit)
+    return close_case(case, "order paid elsewhere", {"units": [unit.n for unit in due]})
+
+
+def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | None:
+    if busy := in_work(case, unit):
+        return busy
+    if not options.even_if_open and (open_one := purchase_in_the_way(case, unit)):
+        return f"{open_one}; or add --even-if-open: what turns up later goes to stock"
+    if case.refund_state(unit) == "requested":
+        return f"the refund of {case.named(unit)} is under way; see what comes of it first"
+    return None
+
+
+def _settle(case: OrderCase, unit: UnitRow) -> None:
+    price, order = unit_price(case.conn, unit), case.order
+    missing = max(0, price - _not_attributed(case))
+    if unit.status not in {*STANDING, UnitStatus.FAILED}:
+        give_up(case, unit)
+    case.move(unit, UnitStatus.REFUNDED, {"refunded_at": case.who.now})
+    before = case.refunds.get(unit.n)
+    if missing:
+        _book(case, unit, missing)
+    elif before is not None and before.state == "failed":
+        change = update(refunds).where(refunds.c.refund_key == before.refund_key)
+        case.conn.execute(change.values(state="called_off", last_error="paid back by hand", finished_at=case.who.now))
+    booked = f", {Money(missing, order.currency)} of it booked now" if missing else ", booked when it was paid"
+    case.changes.append(f"{case.named(unit)} counts as paid back{booked}")
+
+
+def _not_attributed(case: OrderCase) -> int:
+    """Return how much went back to the customer that no unit has been paid back with yet."""
+    settled = (unit for unit in case.units if unit.status is UnitStatus.REFUNDED and case.is_settled(unit))
+    of_units = sum(unit_price(case.conn, unit) for unit in settled)
+    return case.order.refunded_minor - of_units
+
+
+def _book(case: OrderCase, unit: UnitRow, minor: int) -> None:
+    order, amount = case.order, Money(minor, case.order.currency)
+    key, before = unit_refund_key(order.order_id, unit.n), case.refunds.get(unit.n)
+    row = {"refund_key": key if before is None else before.refund_key, "order_id": order.order_id, "esim_n": unit.n}
+    row |= {"payment_intent": order.payment_intent, "amount_minor": minor, "currency": order.currency}
+    row |= {"reason": "paid back another way", "asked_by": case.who.actor}
+    row |= {"state": "elsewhere", "finished_at": case.who.now, "as_it_stands": False}
+    kept = insert(refunds).values(**row)
+    changed = {name: kept.excluded[name] for name in ("amount_minor", "reason", "asked_by", "state", "finished_at")}
+    case.conn.execute(kept.on_conflict_do_update(index_elements=[refunds.c.refund_key], set_=changed))
+    ledger.post(
+        case.conn, f"elsewhere:{key}", order.order_id, ledger.refund(amount, _micros(case, unit, minor)), unit.n
+    )
+    order.refunded_minor = min(order.refunded_minor + minor, order.amount_minor)
+    order.payment_status = "refunded" if order.refunded_minor == order.amount_minor else "partially_refunded"
+    values = {"refunded_minor": order.refunded_minor, "payment_status": order.payment_status}
+    case.conn.execute(
+        update(orders).where(orders.c.order_id == order.order_id).values(**values, updated_at=case.who.now)
+    )
+
+
+def _micros(case: OrderCase, unit: UnitRow, minor: int) -> int:
+    """Return the value of a part of a unit's price in micro-USD, at the rate the unit was sold at."""
+    i = order_items.c
+    sold = case.conn.execute(select(i.unit_price_minor, i.unit_price_micros_usd).where(i.item_id == unit.item_id)).one()
+    return int(sold.unit_price_micros_usd) * minor // int(sold.unit_price_minor)

@@ -1,0 +1,107 @@
+"""The jobs operators launch by hand: the same actions, what changed in the run, refusals as failed runs."""
+
+from collections.abc import Callable, Iterator
+
+import dagster as dg
+import pytest
+
+from pipelines.operator_jobs import OrderAction, ProviderAction, operate_order, operate_provider, operator_jobs
+from resources.order_operations import OrderTools, utc_now
+from tests.pipelines.conftest import Shop
+from tests.resources.db.shop import order_state, paid_order, unit_states
+
+Rows = Callable[[str], list[dict[str, object]]]
+Launch = Callable[..., dg.ExecuteInProcessResult]
+
+
+class Source:
+    """Hands a shop's tools to Dagster."""
+
+    def __init__(self, tools: OrderTools) -> None:
+        self._tools = tools
+
+    def tools(self) -> OrderTools:
+        return self._tools
+
+
+@pytest.fixture
+def launch(shop: Shop) -> Iterator[Launch]:
+    """Launch a job with a configuration as the Launchpad does."""
+    shop.tools.clock = utc_now
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def run(job: dg.JobDefinition, **config: object) -> dg.ExecuteInProcessResult:
+            op = next(iter(job.graph.node_dict))
+            filled = {"operator": "mia", "reason": "asked for", **config}
+            return job.execute_in_process(
+                run_config={"ops": {op: {"config": filled}}},
+                instance=instance,
+                resources={"operations": Source(shop.tools)},
+                raise_on_error=False,
+            )
+
+        yield run
+
+
+def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, object]:
+    [output] = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_OUTPUT]
+    return {name: value.value for name, value in output.step_output_data.metadata.items()}
+
+
+def sentence_of(result: dg.ExecuteInProcessResult) -> str:
+    assert not result.success
+    [failed] = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_FAILURE]
+    return str(failed.step_failure_data.user_failure_data.description)
+
+
+def test_order_is_cancelled_from_the_launchpad_and_the_run_shows_it(shop: Shop, launch: Launch, rows: Rows) -> None:
+    order_id = paid_order(shop.engine, now=utc_now())
+    shown = launch(operate_order, action="CANCEL", order=str(order_id), preview=True)
+    assert metadata_of(shown)["changes"] == "4.99 USD for eSIM 1 goes back to the customer"
+    assert unit_states(shop.engine, order_id) == ["queued"]
+    done = launch(operate_order, action="CANCEL", order=str(order_id))
+    assert metadata_of(done)["order_id"] == str(order_id)
+    assert order_state(shop.engine, order_id) == "failed"
+    assert rows("select actor, action, run_id from audit_events") == [
+        {"actor": "operator:mia", "action": "order cancel", "run_id": done.run_id}
+    ]
+    assert metadata_of(launch(operate_order, action="CANCEL", order=str(order_id)))["changes"] == "nothing to do"
+
+
+def test_refusal_fails_the_run_with_its_sentence(shop: Shop, launch: Launch) -> None:
+    order_id = paid_order(shop.engine, now=utc_now())
+    shop.drain()
+    assert "eSIM 1 is delivered" in sentence_of(launch(operate_order, action="RETRY", order=str(order_id)))
+    assert "set all_units" in sentence_of(launch(operate_order, action="REFUND", order=str(order_id)))
+    assert "about one eSIM" in sentence_of(launch(operate_order, action="ABANDON", order=str(order_id)))
+    assert "provider_order_id" in sentence_of(launch(operate_order, action="BOUGHT", order=str(order_id), units=[1]))
+    assert "no order 'OID999'" in sentence_of(launch(operate_order, action="RETRY", order="OID999"))
+
+
+@pytest.mark.parametrize("action", list(OrderAction))
+def test_every_action_on_an_order_is_reached(shop: Shop, launch: Launch, action: OrderAction) -> None:
+    order_id = paid_order(shop.engine, now=utc_now())
+    config = {"units": [1], "provider_order_id": "x"} if action is not OrderAction.CANCEL else {}
+    result = launch(operate_order, action=action.name, order=str(order_id), **config)
+    if action in {OrderAction.NOT_BOUGHT, OrderAction.BOUGHT, OrderAction.ABANDON}:
+        assert "no purchase of it is open" in sentence_of(result)
+    else:
+        assert result.success
+
+
+@pytest.mark.parametrize("action", list(ProviderAction))
+def test_every_action_on_a_provider_is_reached(launch: Launch, action: ProviderAction) -> None:
+    result = launch(operate_provider, action=action.name, provider="airalo")
+    changed = metadata_of(result)["changes"]
+    assert (changed == "nothing to do") == (action is not ProviderAction.DISABLE)
+
+
+def test_unknown_provider_fails_with_the_known_ones(launch: Launch) -> None:
+    assert "the providers are airalo" in sentence_of(launch(operate_provider, action="RESET", provider="nobody"))
+
+
+@pytest.mark.parametrize("job", operator_jobs, ids=lambda job: job.name)
+def test_every_field_of_a_form_is_described(job: dg.JobDefinition) -> None:
+    [node] = job.graph.node_dict.values()
+    schema = node.definition.config_schema.config_type.fields  # type: ignore[attr-defined,union-attr]  # an op's form
+    assert [name for name, field in schema.items() if not field.description] == []
