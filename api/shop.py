@@ -7,10 +7,12 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 from anyio import CapacityLimiter
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.curiosity import Curiosity
@@ -23,11 +25,13 @@ from esim.ports import Clock, PaymentGateway, Provider
 from resources.db.catalogue_reader import current_version, published_catalogue
 from resources.db.databases import databases, make_engine
 from resources.db.vault import Vault
+from resources.db.watch_figures import StoreFigures, store_figures
 from resources.settings import Settings
 
 # Calls to the payment service at once, on threads of their own: checkouts, and questions that nobody waits for.
 PAYMENT_THREADS = 20
 ASKING_THREADS = 5
+FIGURES_SECONDS = 5.0  # however many scrape, the store is asked that often
 
 
 def utc_now() -> datetime:
@@ -61,6 +65,7 @@ class Shop:
         self.curiosity = Curiosity()
         self.closing = asyncio.Event()
         self._lock = Lock()
+        self._figures: tuple[float, StoreFigures | None] = (float("-inf"), None)
         self._providers: dict[str, Provider] = {}
         self._listening: asyncio.Task[None] | None = None
         self._asides: set[asyncio.Task[None]] = set()
@@ -115,6 +120,21 @@ class Shop:
             if slug not in self._providers:
                 self._providers[slug] = _provider(slug, self)
             return self._providers[slug]
+
+    def store_figures(self) -> StoreFigures | None:
+        """Return how the order store is doing, at most five seconds old; None while the database does not answer."""
+        with self._lock:
+            read_at, figures = self._figures
+        if monotonic() - read_at < FIGURES_SECONDS:
+            return figures
+        try:
+            with self.engine.connect() as conn:
+                figures = store_figures(conn, self.clock())
+        except SQLAlchemyError:
+            figures = None
+        with self._lock:
+            self._figures = (monotonic(), figures)
+        return figures
 
     def _published_version(self) -> int:
         with self.engine.connect() as conn:

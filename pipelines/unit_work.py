@@ -22,12 +22,11 @@ from esim.provisioning import (
     provision,
 )
 from esim.purchase import ErrorType, Outcome, Pending, PurchaseRequest, Rejected, Unknown
-from resources.db import notices
 from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.candidates import candidates, sale_of
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
-from resources.db.provider_state import note_outcome
+from resources.db.outages import note_trial
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import OPEN_STATES, Scribe, keep_outcome
 from resources.db.tables import purchase_attempts
@@ -53,7 +52,7 @@ def work_unit(tools: OrderTools, lease: Lease, run_id: str | None) -> list[UnitR
         worked = _provision(tools, claim, journal)
         reports = [_report(claim, trial) for trial in worked.trials]
         for trial in worked.trials:
-            _note_health(tools, trial)
+            note_trial(tools.engine, trial.offer, trial.outcome, tools.clock())
         if isinstance(worked.result, Exhausted | Waiting):
             scribe = Scribe(tools.vault, claim.owner, tools.clock(), run_id)
             status = end_round(tools.engine, claim, worked.result, retry_policy(tools), scribe)
@@ -147,14 +146,6 @@ def _ask(provider: Provider, attempt: Row[Any], request: PurchaseRequest, now: d
         return provider.resolve(request, evidence, now)
     except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the purchase stays open
         return Unknown(ErrorType.UNKNOWN, f"{provider.slug}: {type(error).__name__} while looking it up")
-
-
-def _note_health(tools: OrderTools, trial: Trial) -> None:
-    now, slug = tools.clock(), trial.offer.provider
-    if note_outcome(tools.engine, slug, trial.outcome, now):
-        text = f"{slug}: five purchases in a row failed ({outcome_word(trial.outcome)}); resting it for a minute."
-        with tools.engine.begin() as conn:
-            notices.tell_operations(conn, None, "circuit_open", f"circuit:{slug}:{now:%Y%m%dT%H%M}", text)
 
 
 def _report(claim: Claim, trial: Trial) -> UnitReport:

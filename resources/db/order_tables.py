@@ -167,6 +167,7 @@ purchase_attempts = Table(
         postgresql_where=text("slot is not null and state in ('intent', 'prepared', 'pending', 'unknown')"),
     ),
     Index(None, "provider", "provider_order_id"),
+    Index(None, "provider", "attempt_id"),  # a provider's newest attempts, for its health
     Index(None, "changed_xid"),
 )
 

@@ -16,18 +16,22 @@ from resources.db.catalogue_tables import (
     reference_rates,
 )
 from resources.db.columns import metadata
+from resources.db.health_tables import alerts, heartbeats, offer_outages, provider_events, provider_health
 from resources.db.money_tables import ledger_entries, refunds
 from resources.db.order_tables import esims, order_events, order_items, orders, purchase_attempts, stock_esims
 from resources.db.work_tables import drains, idempotency_keys, inbox_events, outbox
 
 __all__ = [
+    "alerts",
     "catalogue_versions",
     "drains",
     "esims",
+    "heartbeats",
     "idempotency_keys",
     "inbox_events",
     "ledger_entries",
     "metadata",
+    "offer_outages",
     "offers",
     "order_events",
     "order_items",
@@ -35,6 +39,8 @@ __all__ = [
     "outbox",
     "packages",
     "pricing_rules",
+    "provider_events",
+    "provider_health",
     "provider_tokens",
     "providers",
     "purchase_attempts",
