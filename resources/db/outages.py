@@ -20,7 +20,7 @@ from resources.db.tables import offer_outages, providers
 REST = timedelta(minutes=30)
 
 # An outage x of an offer at provider p that still holds: a catalogue read since then that tells a stock ends it.
-HOLDS = "x.until > :now and not (coalesce({offer}.stock, 0) > 0 and p.synced_at > x.since)"
+HOLDS = "x.until > :now and not (coalesce({offer}.stock, 0) > 0 and coalesce(p.synced_at > x.since, false))"
 _OF_OFFERS = (
     "select x.offer_id from offer_outages x join offers o on o.offer_id = x.offer_id"
     " join providers p on p.slug = o.provider where "

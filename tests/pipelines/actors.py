@@ -51,6 +51,8 @@ class ScriptedProvider:
         self.refuse_to_prepare: Rejected | Exception | None = None
         self.on_resolve: Step | None = None
         self.on_status: Step | None = None
+        self.wallet: Cost | Exception = Cost.parse("1000", "USD")
+        self.wallet_reads = 0
         self._lock = Lock()
 
     @property
@@ -116,7 +118,10 @@ class ScriptedProvider:
         return ()
 
     def balance(self) -> Cost:
-        return Cost.parse("1000", "USD")
+        self.wallet_reads += 1
+        if isinstance(self.wallet, Exception):
+            raise self.wallet
+        return self.wallet
 
     def verify_webhook(self, headers: Mapping[str, str], body: bytes) -> None:
         return None
