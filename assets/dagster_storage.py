@@ -2,7 +2,7 @@
 
 Kept whatever their age: the newest runs of every job, and runs whose materialization is an asset's latest. Reports that
 sensors made without a run, and evaluations of checks, have no deletion in the instance's API: theirs is one statement
-each, in batches, and the newest of every asset and check stay.
+each, in batches, and the newest of every asset and check stay. Ticks that found nothing go after two hours.
 """
 
 from collections.abc import Mapping
@@ -12,11 +12,14 @@ from time import monotonic
 
 import dagster as dg
 import psycopg
+from dagster._core.scheduler.instigation import TickStatus
 
 from resources.db.databases import databases
 from resources.settings import Settings
 
 NEWEST_KEPT = 10
+SKIPPED_TICKS_KEPT = timedelta(hours=2)
+REPORTS_KEPT = timedelta(days=2)
 _PAGE = 500
 _BATCH = 5_000
 # Runs of which there are many and whose work is told in the order store: kept shortly when they went well.
@@ -29,8 +32,8 @@ FREQUENT_JOBS = (
     "work_refunds",
     "watch_providers",
     "republish_catalogue",
-    "refresh_warehouse",
 )
+LARGE_JOBS = ("refresh_warehouse",)  # hundreds of check results a run: kept for hours
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _OLD_SIDE_RECORDS = {
     "runless reports": (
@@ -39,20 +42,23 @@ _OLD_SIDE_RECORDS = {
         " and n.asset_key is not distinct from l.asset_key and n.dagster_event_type = l.dagster_event_type)"
         " limit %(batch)s))"
     ),
+    # Those of a run go with it; those without one are old after the same time as reports.
     "check evaluations": (
         "delete from asset_check_executions where id = any(array(select e.id from asset_check_executions e"
         " where e.create_timestamp < %(before)s and e.id < (select max(n.id) from asset_check_executions n"
-        " where n.asset_key = e.asset_key and n.check_name = e.check_name) limit %(batch)s))"
+        " where n.asset_key = e.asset_key and n.check_name = e.check_name)"
+        " and not exists (select 1 from runs r where r.run_id = e.run_id) limit %(batch)s))"
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class KeepRuns:
-    """For how many days runs are kept: those of frequent jobs that went well, and all others."""
+    """How long runs are kept: those that went well of large jobs and of frequent ones, and all others."""
 
-    frequent_days: int = 3
-    days: int = 30
+    large: timedelta = timedelta(hours=2)
+    frequent: timedelta = timedelta(days=3)
+    others: timedelta = timedelta(days=30)
 
 
 def forget_runs(instance: dg.DagsterInstance, keep: KeepRuns, now: datetime, *, most_seconds: float) -> int:
@@ -67,9 +73,16 @@ def forget_runs(instance: dg.DagsterInstance, keep: KeepRuns, now: datetime, *, 
     return gone
 
 
-def forget_side_records(settings: Settings, days: int, now: datetime) -> Mapping[str, int]:
+def forget_skipped_ticks(instance: dg.DagsterInstance, now: datetime) -> None:
+    """Delete ticks that found nothing to do after two hours; Dagster's own setting counts in days."""
+    before = (now - SKIPPED_TICKS_KEPT).timestamp()
+    for state in instance.all_instigator_state():
+        instance.purge_ticks(state.instigator_origin_id, state.selector_id, before, [TickStatus.SKIPPED])
+
+
+def forget_side_records(settings: Settings, now: datetime) -> Mapping[str, int]:
     """Delete old reports and evaluations but the newest of each; return how many went."""
-    before = now - timedelta(days=days)
+    before = now - REPORTS_KEPT
     with psycopg.connect(databases(settings).dagster, autocommit=True, connect_timeout=10) as connection:
         if connection.execute("select to_regclass('asset_check_executions')").fetchone() == (None,):
             return {}
@@ -83,11 +96,11 @@ def storage_bytes(settings: Settings) -> Mapping[str, int]:
 
 
 def _old_runs(instance: dg.DagsterInstance, keep: KeepRuns, now: datetime) -> list[str]:
-    short, long = now - timedelta(days=keep.frequent_days), now - timedelta(days=keep.days)
-    wanted = [dg.RunsFilter(statuses=_ENDED, created_before=long)]
+    ages = dict.fromkeys(FREQUENT_JOBS, keep.frequent) | dict.fromkeys(LARGE_JOBS, keep.large)
+    wanted = [dg.RunsFilter(statuses=_ENDED, created_before=now - keep.others)]
     wanted += [
-        dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS], created_before=short)
-        for job in FREQUENT_JOBS
+        dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.SUCCESS], created_before=now - age)
+        for job, age in ages.items()
     ]
     found: dict[str, str] = {}  # run id -> job
     for each in wanted:

@@ -3,13 +3,13 @@
 `pipelines.sensors` report the first two as they change, without a run; materializing them by hand looks again.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from assets.dagster_storage import KeepRuns, forget_runs, forget_side_records, storage_bytes
+from assets.dagster_storage import KeepRuns, forget_runs, forget_side_records, forget_skipped_ticks, storage_bytes
 from esim.health import HealthRule
 from resources.db.alerts import OpenAlert, open_alerts
 from resources.db.provider_health import ProviderHealth, refresh_health
@@ -123,16 +123,18 @@ def retention(
     settings, now = tools.settings, tools.clock()
     keep = Keep(notices=settings.retain_notices_days, events=settings.retain_events_days)
     deleted = dict(forget(tools.engine, keep, now))
-    runs = KeepRuns(settings.retain_drain_runs_days, settings.retain_runs_days)
+    frequent, others = timedelta(days=settings.retain_drain_runs_days), timedelta(days=settings.retain_runs_days)
+    runs = KeepRuns(frequent=frequent, others=others)
     deleted["dagster runs"] = forget_runs(context.instance, runs, now, most_seconds=config.most_seconds)
-    deleted |= forget_side_records(tools.settings, settings.retain_runs_days, now)
+    forget_skipped_ticks(context.instance, now)
+    deleted |= forget_side_records(settings, now)
     sizes = {f"{name} bytes": size for name, size in storage_bytes(tools.settings).items()}
     return dg.MaterializeResult(metadata={"deleted": _table(("what", "rows"), deleted.items()), **sizes})
 
 
-def health_events(health: Sequence[ProviderHealth]) -> list[AssetEvent]:
-    """Return what a sensor reports of the providers without a run."""
-    checks = [_evaluation(HEALTH_KEY, *judged) for judged in _judged(health)]
+def health_events(health: Sequence[ProviderHealth], changed: Collection[str]) -> list[AssetEvent]:
+    """Return what a sensor reports of the providers without a run, with the checks of those that `changed`."""
+    checks = [_evaluation(HEALTH_KEY, *judged) for judged in _judged([one for one in health if one.slug in changed])]
     return [dg.AssetMaterialization(HEALTH_KEY, metadata=health_metadata(health)), *checks]
 
 

@@ -1,4 +1,4 @@
-"""The jobs of operations: stock and balances every six hours, probes of resting providers, retention every night."""
+"""The jobs of operations: stock and balances every six hours, probes of resting providers, retention every hour."""
 
 from typing import Any
 
@@ -91,9 +91,9 @@ operations_schedules = [
         default_status=_RUNNING,
     ),
     dg.ScheduleDefinition(
-        name="retention_nightly",
+        name="retention_hourly",  # a little each hour: what it deletes is never much, and ticks are many
         job=retention_job,
-        cron_schedule="20 3 * * *",
+        cron_schedule="50 * * * *",
         execution_timezone="UTC",
         default_status=_RUNNING,
     ),

@@ -26,7 +26,8 @@ from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.candidates import candidates, sale_of
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
-from resources.db.outages import note_trial
+from resources.db.outages import note_refusal
+from resources.db.provider_state import note_outcome
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import OPEN_STATES, Scribe, keep_outcome
 from resources.db.tables import purchase_attempts
@@ -52,7 +53,7 @@ def work_unit(tools: OrderTools, lease: Lease, run_id: str | None) -> list[UnitR
         worked = _provision(tools, claim, journal)
         reports = [_report(claim, trial) for trial in worked.trials]
         for trial in worked.trials:
-            note_trial(tools.engine, trial.offer, trial.outcome, tools.clock())
+            _note_health(tools, trial)
         if isinstance(worked.result, Exhausted | Waiting):
             scribe = Scribe(tools.vault, claim.owner, tools.clock(), run_id)
             status = end_round(tools.engine, claim, worked.result, retry_policy(tools), scribe)
@@ -146,6 +147,12 @@ def _ask(provider: Provider, attempt: Row[Any], request: PurchaseRequest, now: d
         return provider.resolve(request, evidence, now)
     except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the purchase stays open
         return Unknown(ErrorType.UNKNOWN, f"{provider.slug}: {type(error).__name__} while looking it up")
+
+
+def _note_health(tools: OrderTools, trial: Trial) -> None:
+    now = tools.clock()
+    note_outcome(tools.engine, trial.offer.provider, trial.outcome, now)
+    note_refusal(tools.engine, trial.offer, trial.outcome, now)
 
 
 def _report(claim: Claim, trial: Trial) -> UnitReport:

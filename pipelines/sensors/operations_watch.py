@@ -1,6 +1,6 @@
 """Alerts straight from the order store and from Dagster's own signs of life: each told once when it begins and ends.
 
-One query over partial indexes, six times a minute. What may be alerted is a pure function of its figures. The watch
+One query over partial indexes, four times a minute. What may be alerted is a pure function of its figures. The watch
 leaves a sign of life itself: the API's metrics show its age, since a dead daemon cannot tell of its own death.
 """
 
@@ -77,7 +77,7 @@ def silent_sensors(states: Iterable[InstigatorState], names: Iterable[str], now:
 
 
 @dg.sensor(
-    minimum_interval_seconds=10,
+    minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Alerts operations to what waits too long in the order store, to silent sensors and daemons.",
 )
@@ -108,7 +108,7 @@ def operations_watch_sensor(
 
 @dg.run_failure_sensor(
     name="run_failure_alerts",
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Alerts operations to a job whose run failed or was given up, once until a run of it succeeds.",
 )

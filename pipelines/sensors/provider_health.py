@@ -1,4 +1,4 @@
-"""From purchases to providers' health: rolled up four times a minute, reported when it changes, probed while one rests.
+"""From purchases to providers' health: rolled up three times a minute, reported on change, probed while one rests.
 
 The roll-up is one indexed read of a few hundred rows. Reports are made without a run: a materialization of
 `ops/provider_health` and an evaluation of each provider's check.
@@ -20,7 +20,7 @@ from resources.db.provider_health import ProviderHealth, refresh_health
 from resources.db.provider_state import resting_providers
 from resources.order_operations import OrderTools, ToolSource
 
-REPORT_EVERY = timedelta(minutes=10)
+REPORT_EVERY = timedelta(minutes=5)
 
 
 class Cursor(NamedTuple):
@@ -30,11 +30,10 @@ class Cursor(NamedTuple):
     reported: float
 
 
-def worth_reporting(before: Cursor | None, health: Sequence[ProviderHealth], now: datetime) -> bool:
-    """Return whether a standing changed since the last report, or the last report is old."""
-    if before is None or before.standings != _standings(health):
-        return True
-    return now.timestamp() - before.reported >= REPORT_EVERY.total_seconds()
+def changed(before: Cursor | None, health: Sequence[ProviderHealth]) -> list[str]:
+    """Return the providers whose standing is not the one reported last."""
+    known = before.standings if before is not None else {}
+    return [slug for slug, stands in _standings(health).items() if known.get(slug) != stands]
 
 
 def decide(resting: int, unfunded: int, last: LastRun | None) -> str:
@@ -50,7 +49,7 @@ def decide(resting: int, unfunded: int, last: LastRun | None) -> str:
 
 @dg.sensor(
     job=watch_resting_providers,
-    minimum_interval_seconds=15,
+    minimum_interval_seconds=20,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Rolls up providers' health, reports changes of it, and starts a watch while a provider rests.",
 )
@@ -65,12 +64,13 @@ def provider_health_sensor(
     resting, unfunded = _to_watch(tools, now)
     wanted = resting or unfunded
     reason = decide(resting, unfunded, last_run(context.instance, watch_resting_providers.name) if wanted else None)
-    report = worth_reporting(before, health, now)
+    news = changed(before, health)
+    report = before is None or bool(news) or now.timestamp() - before.reported >= REPORT_EVERY.total_seconds()
     cursor = Cursor(_standings(health), now.timestamp()) if report else before
     return dg.SensorResult(
         run_requests=[] if reason else [dg.RunRequest()],
         skip_reason=reason or None,
-        asset_events=health_events(health) if report else [],
+        asset_events=health_events(health, news) if report else [],
         cursor=json.dumps(cursor),
     )
 

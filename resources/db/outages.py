@@ -14,7 +14,6 @@ from esim.provisioning import BuyableOffer
 from esim.purchase import ErrorType, Outcome, Rejected
 from resources.db.alerts import AlertKind, raise_alert
 from resources.db.provider_events import Event, note_event
-from resources.db.provider_state import note_outcome
 from resources.db.tables import offer_outages, providers
 
 REST = timedelta(minutes=30)
@@ -28,9 +27,8 @@ _OF_OFFERS = (
 _RESTING = text(_OF_OFFERS + HOLDS.format(offer="o"))
 
 
-def note_trial(engine: Engine, offer: BuyableOffer, outcome: Outcome, now: datetime) -> None:
-    """Note what a purchase says about its offer and its provider: circuit, stock, balance."""
-    note_outcome(engine, offer.provider, outcome, now)
+def note_refusal(engine: Engine, offer: BuyableOffer, outcome: Outcome, now: datetime) -> None:
+    """Note what a refused purchase says about its offer (sold out) or our balance; any other outcome says neither."""
     if not isinstance(outcome, Rejected):
         return
     if outcome.error_type is ErrorType.OUT_OF_STOCK:

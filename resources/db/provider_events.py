@@ -35,4 +35,7 @@ def newest_events(conn: Connection, provider: str, most: int = 20) -> list[tuple
     """Return a provider's newest events as (when, what, why, who), newest first."""
     e = provider_events.c
     found = select(e.at, e.event, e.reason, e.actor).where(e.provider == provider)
-    return [(at, what, why, who) for at, what, why, who in conn.execute(found.order_by(e.at.desc(), e.event_id.desc()).limit(most))]
+    return [
+        (at, what, why, who)
+        for at, what, why, who in conn.execute(found.order_by(e.at.desc(), e.event_id.desc()).limit(most))
+    ]

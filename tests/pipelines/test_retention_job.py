@@ -8,8 +8,25 @@ import dagster as dg
 import psycopg
 import pytest
 import yaml
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
 
-from assets.dagster_storage import FREQUENT_JOBS, NEWEST_KEPT, KeepRuns, forget_runs, forget_side_records
+from assets.dagster_storage import (
+    FREQUENT_JOBS,
+    LARGE_JOBS,
+    NEWEST_KEPT,
+    KeepRuns,
+    forget_runs,
+    forget_side_records,
+    forget_skipped_ticks,
+)
 from assets.operations import provider_health, retention
 from pipelines.definitions import defs
 from pipelines.operations_jobs import retention_job
@@ -71,12 +88,12 @@ def test_old_runs_go_with_their_events_and_the_newest_failed_and_latest_ones_sta
     files = tmp_path / "storage" / drains[0]
     assert files.exists()
     before, now = events(databases), utc_now()
-    assert forget_runs(instance, KeepRuns(3, 30), now + timedelta(days=2), most_seconds=60) == 0
-    assert forget_runs(instance, KeepRuns(3, 30), now + timedelta(days=4), most_seconds=60) == 3
+    assert forget_runs(instance, KeepRuns(), now + timedelta(days=2), most_seconds=60) == 0
+    assert forget_runs(instance, KeepRuns(), now + timedelta(days=4), most_seconds=60) == 3
     assert ids(instance, "provision_orders") == [failed, *drains[:2:-1]]
     assert events(databases) < before
     assert not files.exists()
-    forget_runs(instance, KeepRuns(3, 30), now + timedelta(days=31), most_seconds=60)
+    forget_runs(instance, KeepRuns(), now + timedelta(days=31), most_seconds=60)
     assert ids(instance, "sync_catalogue") == rare[::-1]
     assert ids(instance, "__ephemeral_asset_job__") == [latest]
 
@@ -89,13 +106,54 @@ def test_reports_and_check_evaluations_are_forgotten_but_the_newest_of_each(
         context = dg.build_sensor_context(instance, None, resources={"operations": source})
         for event in operations_watch_sensor.evaluate_tick(context).asset_events:
             instance.report_runless_asset_event(event)
-    soon, late = utc_now() + timedelta(days=29), utc_now() + timedelta(days=31)
-    assert set(forget_side_records(shop.settings, 30, soon).values()) == {0}
-    gone = forget_side_records(shop.settings, 30, late)
+    soon, late = utc_now() + timedelta(days=1), utc_now() + timedelta(days=3)
+    assert set(forget_side_records(shop.settings, soon).values()) == {0}
+    gone = forget_side_records(shop.settings, late)
     assert gone["check evaluations"] == 2
     assert gone["runless reports"] >= 2
     assert instance.get_latest_materialization_event(dg.AssetKey(["ops", "alerts"])) is not None
-    assert forget_side_records(shop.settings, 30, late) == {"runless reports": 0, "check evaluations": 0}
+    assert forget_side_records(shop.settings, late) == {"runless reports": 0, "check evaluations": 0}
+
+
+def test_evaluations_of_a_run_stay_as_long_as_the_run(instance: dg.DagsterInstance, shop: Shop, source: Source) -> None:
+    first, _ = (
+        dg.materialize([provider_health], instance=instance, resources={"operations": source}) for _ in range(2)
+    )
+    late = utc_now() + timedelta(days=3)
+    assert forget_side_records(shop.settings, late)["check evaluations"] == 0
+    instance.delete_run(first.run_id)
+    assert forget_side_records(shop.settings, late)["check evaluations"] == 5
+
+
+def test_large_runs_are_kept_for_hours_and_ticks_that_found_nothing_too(instance: dg.DagsterInstance) -> None:
+    runs = [job(LARGE_JOBS[0]).execute_in_process(instance=instance).run_id for _ in range(NEWEST_KEPT + 1)]
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("numnaroad"), "__repository__")
+    origin, now = RemoteInstigatorOrigin(repository, "paid_orders_sensor"), utc_now()
+    state = instance.add_instigator_state(
+        InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData())
+    )
+    for hours, status in ((3, TickStatus.SKIPPED), (3, TickStatus.SUCCESS), (1, TickStatus.SKIPPED)):
+        at = (now - timedelta(hours=hours)).timestamp()
+        selector = state.selector_id
+        instance.create_tick(
+            TickData(
+                origin.get_id(),
+                origin.instigator_name,
+                InstigatorType.SENSOR,
+                status,
+                at,
+                run_ids=[],
+                selector_id=selector,
+            )
+        )
+    forget_skipped_ticks(instance, now)
+    ticks = instance.get_ticks(origin.get_id(), state.selector_id)
+    assert [(tick.status, now.timestamp() - tick.timestamp > 7200) for tick in ticks] == [
+        (TickStatus.SKIPPED, False),
+        (TickStatus.SUCCESS, True),
+    ]
+    assert forget_runs(instance, KeepRuns(), now + timedelta(hours=3), most_seconds=60) == 1
+    assert runs[0] not in ids(instance, LARGE_JOBS[0])
 
 
 def test_the_job_shows_what_went_and_how_large_both_databases_are(
@@ -117,5 +175,5 @@ def test_the_job_shows_what_went_and_how_large_both_databases_are(
     assert int(str(done.metadata["dagster bytes"].value)) > 1_000_000
 
 
-def test_frequent_jobs_are_jobs_that_exist() -> None:
-    assert set(FREQUENT_JOBS) <= set(defs.get_repository_def().job_names)
+def test_jobs_with_an_age_of_their_own_are_jobs_that_exist() -> None:
+    assert {*FREQUENT_JOBS, *LARGE_JOBS} <= set(defs.get_repository_def().job_names)

@@ -10,8 +10,9 @@ from esim.provisioning import BuyableOffer
 from esim.purchase import ErrorType, Rejected, Unknown
 from resources.db.balances import note_balance
 from resources.db.candidates import Candidates, UnitSale, candidates
-from resources.db.outages import REST, note_trial, resting_offers, unfunded_providers
+from resources.db.outages import REST, note_refusal, resting_offers, unfunded_providers
 from resources.db.provider_events import newest_events
+from resources.db.provider_state import note_outcome
 from tests.resources.db.shop import NOW, OfferSpec, open_shop
 from tests.resources.db.test_alerts import is_open, told
 
@@ -33,7 +34,8 @@ def airalos(cost: str = "2") -> BuyableOffer:
 
 
 def refuse(engine: Engine, error: ErrorType, cost: str = "2") -> None:
-    note_trial(engine, airalos(cost), Rejected(error, "no"), NOW)
+    note_outcome(engine, "airalo", Rejected(error, "no"), NOW)
+    note_refusal(engine, airalos(cost), Rejected(error, "no"), NOW)
 
 
 def change(engine: Engine, statement: str, **values: object) -> None:
@@ -71,7 +73,7 @@ def test_a_newer_catalogue_ends_the_rest_where_it_tells_a_stock(engine: Engine, 
 
 def test_other_refusals_and_lost_answers_let_the_offer_be_tried_again(engine: Engine) -> None:
     refuse(engine, ErrorType.PRICE_CHANGED)
-    note_trial(engine, airalos(), Unknown(ErrorType.PROVIDER_TIMEOUT, "late"), NOW)
+    note_refusal(engine, airalos(), Unknown(ErrorType.PROVIDER_TIMEOUT, "late"), NOW)
     assert ids(engine) == ["airalo:plan-1", "esim_go:plan-1"]
 
 
