@@ -42,7 +42,7 @@ def decide(changed: list[str], last: LastRun | None, models: str) -> dg.RunReque
     job=refresh_warehouse,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts a refresh soon after orders, units, attempts, packages or the ledger change; twelve an hour at most.",
+    description="Starts a refresh soon after orders, attempts, packages or the ledger change; twelve an hour at most.",
 )
 def changed_orders_sensor(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
     """Look for rows the lake has not loaded, and for a refresh that failed."""

@@ -5,7 +5,7 @@ leaves a sign of life itself: the API's metrics show its age, since a dead daemo
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -37,28 +37,39 @@ class Cursor(NamedTuple):
     open: Sequence[str]
 
 
-def troubles(figures: StoreFigures, limits: Settings) -> dict[AlertKind, str]:
-    """Return what is wrong by the figures, with their numbers."""
+def troubles(figures: StoreFigures, limits: Settings, open_kinds: Collection[str] = ()) -> dict[AlertKind, str]:
+    """Return what is wrong by the figures, with their numbers.
+
+    What is alerted already is over at half of its limit: at the limit itself it would come and go.
+    """
     f = figures
     late = {
         AlertKind.SLOW_DRAIN: (
-            f.waiting_seconds > limits.slow_drain_seconds,
+            f.waiting_seconds,
+            limits.slow_drain_seconds,
             f"{f.waiting_units} paid units wait, the oldest for {f.waiting_seconds} s, and nobody works on them.",
         ),
         AlertKind.OPEN_PURCHASES: (
-            f.open_purchase_seconds > limits.open_purchase_alert_seconds,
+            f.open_purchase_seconds,
+            limits.open_purchase_alert_seconds,
             f"The oldest purchase without an end is {f.open_purchase_seconds} s old; {f.unknown_purchases} unclear.",
         ),
         AlertKind.REFUNDS_LATE: (
-            f.refund_seconds > limits.late_refund_seconds,
+            f.refund_seconds,
+            limits.late_refund_seconds,
             f"{f.due_refunds} refunds are due and not paid, the oldest for {f.refund_seconds} s.",
         ),
         AlertKind.NOTICES_LATE: (
-            f.notice_seconds > limits.late_notice_seconds,
+            f.notice_seconds,
+            limits.late_notice_seconds,
             f"{f.due_notices} mails and notes are due, the oldest for {f.notice_seconds} s.",
         ),
     }
-    return {kind: text for kind, (wrong, text) in late.items() if wrong}
+    return {
+        kind: text
+        for kind, (seconds, limit, text) in late.items()
+        if seconds > (limit / 2 if kind in open_kinds else limit)
+    }
 
 
 def silent_sensors(states: Iterable[InstigatorState], names: Iterable[str], now: datetime) -> dict[str, str]:
@@ -122,7 +133,7 @@ def run_failure_alerts(context: dg.RunFailureSensorContext, operations: dg.Resou
 
 
 def _watch_store(conn: Connection, figures: StoreFigures, tools: OrderTools, now: datetime) -> None:
-    wrong = troubles(figures, tools.settings)
+    wrong = troubles(figures, tools.settings, {alert.kind for alert in open_alerts(conn)})
     for kind, over in _OVER.items():
         watch(conn, kind, {"": wrong[kind]} if kind in wrong else {}, now, over)
 

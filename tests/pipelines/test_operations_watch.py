@@ -132,6 +132,13 @@ def test_refunds_and_notices_that_wait_are_told(shop: Shop, watch: Watch) -> Non
     assert watch.look(seconds=10) == []
 
 
+def test_what_is_alerted_is_over_at_half_its_limit_so_that_it_does_not_come_and_go(shop: Shop) -> None:
+    def wrong(seconds: int, *already: str) -> bool:
+        return bool(troubles(replace(CALM, waiting_seconds=seconds), shop.settings, already))
+
+    assert [wrong(60), wrong(61), wrong(31, "slow_drain"), wrong(30, "slow_drain")] == [False, True, True, False]
+
+
 def test_limits_are_the_settings(shop: Shop) -> None:
     figures = replace(CALM, waiting_units=3, waiting_seconds=61, refund_seconds=600)
     assert set(troubles(figures, shop.settings)) == {AlertKind.SLOW_DRAIN}
