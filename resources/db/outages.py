@@ -6,10 +6,12 @@ them; the price sensor sees both.
 """
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from sqlalchemy import Connection, Engine, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from esim.money import Cost
 from esim.provisioning import BuyableOffer
 from esim.purchase import ErrorType, Outcome, Rejected
 from resources.db.alerts import AlertKind, raise_alert
@@ -59,7 +61,8 @@ def note_unfunded(conn: Connection, slug: str, needed_micros: int, now: datetime
         dearer = update(providers).where(p.slug == slug, p.unfunded_micros < needed_micros)
         conn.execute(dearer.values(unfunded_micros=needed_micros))
         return
-    reason = f"a purchase of {needed_micros / 1_000_000:.2f} USD was refused for want of balance"
+    dollars = Cost(Decimal(needed_micros).scaleb(-6), "USD")
+    reason = f"a purchase of {dollars} was refused for want of balance"
     note_event(conn, slug, Event.UNFUNDED, reason, now)
     text_ = f"{slug}: {reason}. It is not bought from until its balance covers that; top it up."
     raise_alert(conn, AlertKind.PROVIDER_UNFUNDED, slug, text_, now)
