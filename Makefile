@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 CODE := esim resources assets pipelines api cli sandbox bench tests
 WORKERS ?= auto
 
-.PHONY: help setup run demo check format test browser lock clean bench-catalogue bench-api bench-start bench-orders
+.PHONY: help setup run demo check format test browser lock clean bench-catalogue bench-api bench-start bench-orders bench-storage
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,9 @@ bench-start: setup ## Start-up times against their targets
 bench-orders: setup ## The order path on the whole platform: figures against targets
 	$(BIN)/python -m bench.orders $(PARTS)
 	$(BIN)/python -m bench.default_path
+
+bench-storage: setup ## Growth of Dagster's storage by 10,000 orders against its budget
+	$(BIN)/python -m bench.storage
 
 clean: ## Remove what can be made again; the data folder stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -13,8 +13,26 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from api.snapshot import Shelf
+from resources.db.watch_figures import StoreFigures
 
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# The order store as operations watch it; Dagster's daemon tells them the same, as long as it is alive.
+_STORE_HELP = {
+    "waiting_units": "Paid units that are due and that nobody works on",
+    "waiting_seconds": "Seconds the oldest of them has waited",
+    "abandoned_units": "Units whose worker is gone, of the waiting ones",
+    "attention_units": "Units that need a person",
+    "unknown_purchases": "Purchases whose answer was lost and not found yet",
+    "open_purchase_seconds": "Age of the oldest purchase without an end",
+    "due_refunds": "Refunds that are due and not paid",
+    "refund_seconds": "Seconds the oldest of them has waited",
+    "due_notices": "Mails and Slack notes that are due and not sent",
+    "notice_seconds": "Seconds the oldest of them has waited",
+    "provider_events": "Provider events nobody has worked yet",
+    "open_circuits": "Providers that rest after failures",
+    "open_alerts": "Alerts that are not over",
+    "watch_age_seconds": "Seconds since the watch of operations last looked; -1 before its first time",
+}
 
 
 class Metrics(Collector):
@@ -24,6 +42,7 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.ready_answers = 0
         self.streams_open = 0
+        self.store: StoreFigures | None = None  # as of the last scrape; None while the database does not answer
         self._shelf = shelf
         self.requests = Counter(
             "numnaroad_http_requests", "Requests by route", ["method", "route", "status"], registry=self.registry
@@ -49,6 +68,10 @@ class Metrics(Collector):
         if snapshot.published_at:
             age = (datetime.now(UTC) - snapshot.published_at).total_seconds()
             yield GaugeMetricFamily("numnaroad_catalogue_age_seconds", "Age of the served version", value=age)
+        yield GaugeMetricFamily("numnaroad_store_up", "Whether the order store answers", value=self.store is not None)
+        if self.store is not None:
+            for name, value in self.store.items().items():
+                yield GaugeMetricFamily(f"numnaroad_store_{name}", _STORE_HELP[name], value=value)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -8,10 +8,12 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from functools import partial
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 from anyio import CapacityLimiter
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.curiosity import Curiosity
@@ -26,12 +28,14 @@ from resources.db.databases import databases, make_engine
 from resources.db.payments import Booking
 from resources.db.together import Together
 from resources.db.vault import Vault
+from resources.db.watch_figures import StoreFigures, store_figures
 from resources.payment_events import TakenEvent, take_first_payments
 from resources.settings import Settings
 
 # Calls to the payment service at once, on threads of their own: checkouts, and questions that nobody waits for.
 PAYMENT_THREADS = 20
 ASKING_THREADS = 5
+FIGURES_SECONDS = 5.0  # however many scrape, the store is asked that often
 
 
 def utc_now() -> datetime:
@@ -66,6 +70,7 @@ class Shop:
         self.curiosity = Curiosity()
         self.closing = asyncio.Event()
         self._lock = Lock()
+        self._figures: tuple[float, StoreFigures | None] = (float("-inf"), None)
         self._providers: dict[str, Provider] = {}
         self._listening: asyncio.Task[None] | None = None
         self._asides: set[asyncio.Task[None]] = set()
@@ -121,6 +126,21 @@ class Shop:
             if slug not in self._providers:
                 self._providers[slug] = _provider(slug, self)
             return self._providers[slug]
+
+    def store_figures(self) -> StoreFigures | None:
+        """Return how the order store is doing, at most five seconds old; None while the database does not answer."""
+        with self._lock:
+            read_at, figures = self._figures
+        if monotonic() - read_at < FIGURES_SECONDS:
+            return figures
+        try:
+            with self.engine.connect() as conn:
+                figures = store_figures(conn, self.clock())
+        except SQLAlchemyError:
+            figures = None
+        with self._lock:
+            self._figures = (monotonic(), figures)
+        return figures
 
     def _published_version(self) -> int:
         with self.engine.connect() as conn:

@@ -61,12 +61,13 @@ PRICED = ("price_minor_usd", "prices", "floor_micros", "rule_id", "best_offer_id
 
 @dataclass(frozen=True, slots=True)
 class PriceContext:
-    """What decides prices besides the offers: providers' states, rules, rates and the currencies we sell in."""
+    """What decides prices besides the offers: providers' states, rules, rates, our currencies, offers that rest."""
 
     providers: Mapping[str, ProviderState]
     rules: Sequence[PricingRule]
     rates: Rates
     currencies: Sequence[str] = ("USD",)
+    resting: frozenset[str] = frozenset()  # offer ids: a purchase was refused as sold out
 
 
 def unify(catalogues: Sequence[pl.DataFrame], context: PriceContext) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -110,6 +111,8 @@ def with_eligibility(offers: pl.DataFrame, context: PriceContext) -> pl.DataFram
     priority = {slug: state.priority for slug, state in states.items()}
     switched_off = [slug for slug, state in states.items() if not state.enabled]
     failing = [slug for slug, state in states.items() if state.circuit_open]
+    unfunded = [slug for slug, state in states.items() if state.unfunded]
+    degraded = [slug for slug, state in states.items() if state.degraded]
     provider = pl.col("provider")
     reason = (
         pl.when(pl.col("excluded_reason").is_not_null())
@@ -118,8 +121,14 @@ def with_eligibility(offers: pl.DataFrame, context: PriceContext) -> pl.DataFram
         .then(pl.lit("the provider is switched off"))
         .when(provider.is_in(failing))
         .then(pl.lit("the provider is failing (its circuit is open)"))
+        .when(provider.is_in(unfunded))
+        .then(pl.lit("our balance at the provider does not suffice"))
+        .when(provider.is_in(degraded))
+        .then(pl.lit("the provider is degraded (too few purchases succeed)"))
         .when(pl.col("stock") <= 0)
         .then(pl.lit("out of stock"))
+        .when(pl.col("offer_id").is_in(sorted(context.resting)))
+        .then(pl.lit("out of stock (a purchase was refused)"))
         .when(~pl.col("auto_mode") & ~pl.col("is_enabled"))
         .then(pl.lit("switched off by hand"))
     )

@@ -5,7 +5,6 @@ provider held -> unified offers -> one publication -> marts and price history. A
 its last good catalogue on sale and never stops the others.
 """
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,12 +33,10 @@ from esim.errors import NotFound
 from esim.pricing import Rates
 from resources.catalogue_desk import CatalogueDesk
 from resources.db import catalogue_store as store
-from resources.db.notices import tell_operations
+from resources.db.stock_levels import watch_stock
 from resources.warehouse.lake import Lake
 from resources.warehouse.writes import LakeTable, write_tables
 
-LOW_STOCK = 10
-_LISTED = 10
 _PEERS = {"package_id": pl.String(), "provider": pl.String(), "landed_micros": pl.Int64()}
 
 
@@ -107,7 +104,7 @@ def sync_catalogue(
         writing = lake_writer.submit(write_tables, desk.lake, first)
         published = publish(desk.engine, unified, desk.currencies, now, run_id=run_id)
         writing.result()
-    tell_low_stock(desk, published, now)
+    tell_low_stock(desk, now)
     last = what_follows(desk.lake, published, now)
     if last and not changed:  # landed costs follow the rates, whatever the catalogues did
         last.append(unified_offers(unified))
@@ -213,19 +210,10 @@ def _note(desk: CatalogueDesk, received: Received, now: datetime) -> None:
             store.release_provider(conn, received.provider, now)
 
 
-def tell_low_stock(desk: CatalogueDesk, published: Published, now: datetime) -> None:
-    """Tell operations which enabled offers are running out, once a day for the same offers."""
-    low = published.candidates.filter(pl.col("is_enabled") & pl.col("stock").is_between(1, LOW_STOCK - 1))
-    if low.is_empty():
-        return
-    listed = low.sort("stock", "offer_id").select("offer_id", "stock").rows()
-    ids = hashlib.blake2b(" ".join(sorted(offer_id for offer_id, _ in listed)).encode(), digest_size=6).hexdigest()
-    some = ", ".join(f"{offer_id} ({stock} left)" for offer_id, stock in listed[:_LISTED])
-    text = (
-        f"{len(listed)} offers on sale have fewer than {LOW_STOCK} left: {some}{', …' if len(listed) > _LISTED else ''}"
-    )
+def tell_low_stock(desk: CatalogueDesk, now: datetime) -> None:
+    """Tell operations which offers are running out, once for each until it is in stock again."""
     with desk.engine.begin() as conn:
-        tell_operations(conn, None, "low_stock", f"low_stock:{now.date().isoformat()}:{ids}", text)
+        watch_stock(conn, now)
 
 
 def _costs(desk: CatalogueDesk) -> pl.DataFrame:

@@ -66,7 +66,7 @@ def published_catalogue(
     with providers.desk(lake.lake()) as desk:
         now = desk.clock()
         done = publish(desk.engine, read_unified(desk.lake), desk.currencies, now, run_id=context.run.run_id)
-        tell_low_stock(desk, done, now)
+        tell_low_stock(desk, now)
         history = history_rows(desk.lake, done, now)
         write_tables(desk.lake, history)
     return dg.MaterializeResult(

@@ -26,6 +26,7 @@ from assets.published_frames import (
 from esim.errors import CatalogueHeld
 from resources.db import catalogue_store as store
 from resources.db.catalogue_reader import current_version
+from resources.db.outages import resting_offers
 from resources.db.pricing_rules import rules_in_force
 from resources.db.reference_rates import newest_rates
 
@@ -68,7 +69,11 @@ class Stored(NamedTuple):
 def price_context(conn: Connection, currencies: tuple[str, ...], now: datetime) -> PriceContext:
     """Read what decides prices besides the offers."""
     return PriceContext(
-        store.provider_states(conn, now), rules_in_force(conn), newest_rates(conn).rates, tuple(currencies)
+        store.provider_states(conn, now),
+        rules_in_force(conn),
+        newest_rates(conn).rates,
+        tuple(currencies),
+        resting_offers(conn, now),
     )
 
 

@@ -15,7 +15,7 @@ from esim.errors import ProviderError
 from esim.ports import Provider
 from esim.purchase import Pending, Provisioned
 from resources.db.attempts import stored_request
-from resources.db.balances import compare_balance
+from resources.db.balance_statement import compare_balance
 from resources.db.findings import BALANCE_DIFFERS, Finding, Settled, note_finding, open_findings, settle_findings
 from resources.db.marks import looked_until, note_looked
 from resources.db.settlement import Scribe, keep_outcome

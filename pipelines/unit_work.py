@@ -22,10 +22,10 @@ from esim.provisioning import (
     provision,
 )
 from esim.purchase import ErrorType, Outcome, Pending, PurchaseRequest, Rejected, Unknown
-from resources.db import notices
 from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
+from resources.db.outages import note_refusal
 from resources.db.overdue import give_up_overdue
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import Scribe, keep_outcome
@@ -145,11 +145,9 @@ def _ask(provider: Provider, attempt: Row[Any], request: PurchaseRequest, now: d
 
 
 def _note_health(tools: OrderTools, trial: Trial) -> None:
-    now, slug = tools.clock(), trial.offer.provider
-    if tools.desk.health.submit((slug, trial.outcome, now)):
-        text = f"{slug}: five purchases in a row failed ({outcome_word(trial.outcome)}); resting it for a minute."
-        with tools.engine.begin() as conn:
-            notices.tell_operations(conn, None, "circuit_open", f"circuit:{slug}:{now:%Y%m%dT%H%M}", text)
+    now = tools.clock()
+    tools.desk.health.submit((trial.offer.provider, trial.outcome, now))
+    note_refusal(tools.engine, trial.offer, trial.outcome, now)
 
 
 def _report(claim: Claim, trial: Trial) -> UnitReport:

@@ -11,6 +11,8 @@ from pipelines.runs import LastRun, last_run
 from resources.lake import LakeResource
 from resources.warehouse.loader import tables_with_changes
 
+# A refresh writes a megabyte of check results into Dagster's storage; a busy shop must not do so each minute.
+REFRESH_EVERY_SECONDS = 300
 _VERSION_TAG = "numnaroad/models"
 
 refresh_warehouse = dg.define_asset_job(
@@ -30,6 +32,9 @@ def decide(changed: list[str], last: LastRun | None, models: str) -> dg.RunReque
     settled = last is not None and last.succeeded and last.tags.get(_VERSION_TAG) == models
     if settled and not changed:
         return dg.SkipReason("0 tables have changed rows")
+    if settled and last is not None and last.seconds_ago < REFRESH_EVERY_SECONDS:
+        again = REFRESH_EVERY_SECONDS - last.seconds_ago
+        return dg.SkipReason(f"{len(changed)} tables have changed rows; the next refresh is due in {again:.0f} s")
     return dg.RunRequest(tags={_VERSION_TAG: models, "numnaroad/changed": ",".join(changed)})
 
 
@@ -37,7 +42,7 @@ def decide(changed: list[str], last: LastRun | None, models: str) -> dg.RunReque
     job=refresh_warehouse,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts a refresh within a minute of a change in orders, units, attempts, packages or the ledger.",
+    description="Starts a refresh soon after orders, attempts, packages or the ledger change; twelve an hour at most.",
 )
 def changed_orders_sensor(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
     """Look for rows the lake has not loaded, and for a refresh that failed."""

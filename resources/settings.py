@@ -104,12 +104,47 @@ class Settings(BaseSettings):
     drain_max_seconds: float = 600.0
     sensor_wait_seconds: Annotated[float, Field(ge=0, le=50)] = 15.0
 
+    provider_min_success_percent: Annotated[int, Field(ge=0, le=100)] = 50
+    provider_min_attempts: Annotated[int, Field(ge=1)] = 10
+    low_balance_usd: Annotated[tuple[tuple[str, int], ...], NoDecode] = (("", 100),)  # "" is every other provider
+    slow_drain_seconds: Annotated[int, Field(ge=1)] = 60
+    open_purchase_alert_seconds: Annotated[int, Field(ge=1)] = 900
+    late_refund_seconds: Annotated[int, Field(ge=1)] = 600
+    late_notice_seconds: Annotated[int, Field(ge=1)] = 120
+    dagster_public_url: str | None = None
+    retain_drain_runs_days: Annotated[int, Field(ge=1)] = 3
+    retain_runs_days: Annotated[int, Field(ge=1)] = 30
+    retain_notices_days: Annotated[int, Field(ge=1)] = 30
+    retain_events_days: Annotated[int, Field(ge=90)] = 90
+
     @field_validator("storefront_origins", "sell_currencies", "provider_webhook_ips", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("low_balance_usd", mode="before")
+    @classmethod
+    def _balances(cls, value: object) -> object:
+        """Read `100,airalo=500`: a floor for all providers, and others by slug."""
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip().rpartition("=") for part in value.split(",") if part.strip()]
+        unknown = sorted({slug for slug, _, _ in parts} - {"", *PROVIDERS})
+        if unknown:
+            raise ValueError(f"LOW_BALANCE_USD names {', '.join(unknown)}; the providers are {', '.join(PROVIDERS)}")
+        return (("", 100), *((slug, amount) for slug, _, amount in parts))
+
+    def low_balance_micros(self, slug: str) -> int:
+        """Return the balance in micro-USD below which a provider has to be topped up."""
+        floors = dict(self.low_balance_usd)
+        return floors.get(slug, floors[""]) * 1_000_000
+
+    @property
+    def dagster_url(self) -> str:
+        """The address operations reach the Dagster UI at."""
+        return (self.dagster_public_url or f"http://{self.host}:{self.dagster_port}").rstrip("/")
 
     @property
     def sandbox_url(self) -> str:

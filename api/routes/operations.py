@@ -56,5 +56,6 @@ def _ping(shop: Shop) -> None:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Text format."}},
 )
 async def metrics(shop: ShopDep) -> Response:
-    """Give the figures of this process in Prometheus' text format."""
+    """Give the figures of this process, and of the order store, in Prometheus' text format."""
+    shop.metrics.store = await run_in_threadpool(shop.store_figures)
     return Response(shop.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -52,7 +52,7 @@ def decide(before: Cursor | None, now: Look, last: LastRun | None) -> str:
     job=republish_catalogue,
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Republishes when a provider fails or recovers, is switched on or off, or rules or rates change.",
+    description="Republishes when a provider or offer fails, recovers or is switched, or when rules or rates change.",
 )
 def price_conditions_sensor(
     context: dg.SensorEvaluationContext, operations: dg.ResourceParam[ToolSource]
@@ -74,7 +74,8 @@ def look(tools: OrderTools, instance: dg.DagsterInstance) -> Look:
     with tools.engine.connect() as conn:
         context = price_context(conn, tuple(tools.settings.sell_currencies), tools.clock())
         row = conn.execute(newest.order_by(catalogue_versions.c.version.desc()).limit(1)).one_or_none()
-    parts = (sorted(context.providers.items()), context.rules, context.rates, context.currencies)
+    states, resting = sorted(context.providers.items()), sorted(context.resting)
+    parts = (states, context.rules, context.rates, context.currencies, resting)
     digest = blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     run = instance.get_run_by_id(row.run_id) if row is not None and row.run_id else None
     republished = run is not None and run.job_name == republish_catalogue.name

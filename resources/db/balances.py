@@ -1,84 +1,48 @@
-"""A provider's balance against our bookings: the only statement of a provider that lists no purchases.
+"""What is left at each provider: readings kept, low ones told once, and providers that can be bought from again."""
 
-The last balance that agreed is the base. What was spent since must be what we booked since. More spent than booked is
-a finding, and the base stays until it agrees (a hold that expires comes back by itself); a balance that rose was
-refilled or paid back, and becomes the new base.
-"""
+from datetime import datetime
+from decimal import ROUND_DOWN, Decimal
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import Decimal
+from sqlalchemy import Connection, select, update
 
-from sqlalchemy import Connection, select, text
-from sqlalchemy.dialects.postgresql import insert
-
-from esim.money import Cost
-from resources.db.findings import BALANCE_DIFFERS, Finding
-from resources.db.tables import balance_readings
-
-_AT_WORK = timedelta(minutes=5)
-
-_BUSY = text(
-    """
-    select count(*) from purchase_attempts where provider = :provider and (
-        state in ('prepared', 'pending', 'unknown') or sent_at >= :lately
-    )
-    """
-)
-_BOOKED = text(
-    """
-    select coalesce(sum(case when a.state = 'provisioned' then e.cost_amount else a.cost end), 0)
-    from purchase_attempts a join esims e on e.esim_id = a.esim_id
-    where a.provider = :provider and a.state in ('provisioned', 'stocked') and a.sent_at >= :since
-        and :currency = case when a.state = 'provisioned' then e.cost_currency else a.currency end
-    """
-)
+from esim.money import MICROS, Cost
+from resources.db.alerts import AlertKind, end_alert, raise_alert
+from resources.db.catalogue_reader import usd_micros_per_unit
+from resources.db.provider_events import Event, note_event
+from resources.db.tables import providers
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """How a balance compares with our bookings: in words, and the finding where it does not agree."""
-
-    words: str
-    finding: Finding | None = None
-    comparable: bool = True
-
-
-def compare_balance(conn: Connection, provider: str, balance: Cost, read_at: datetime) -> Balance:
-    """Compare a balance, read just before, with the last one that agreed and with what was booked since."""
-    base = conn.execute(select(balance_readings).where(balance_readings.c.provider == provider)).one_or_none()
-    if conn.scalar(_BUSY, {"provider": provider, "lately": read_at - _AT_WORK}):
-        return Balance("purchases are open there: the balance cannot be compared now", comparable=False)
-    if base is None or base.currency != balance.currency:
-        _keep_base(conn, provider, balance, read_at)
-        return Balance(f"first reading: {balance}")
-    values = {"provider": provider, "since": base.read_at, "currency": balance.currency}
-    booked = Decimal(conn.scalar(_BOOKED, values) or 0)
-    spent = base.amount - balance.amount
-    if spent > booked:
-        more = _plain(spent - booked, balance)
-        return Balance(f"{more} more spent than booked", _finding(provider, balance, base.read_at, spent, booked))
-    _keep_base(conn, provider, balance, read_at)
-    if spent < booked:
-        return Balance(f"{_plain(booked - spent, balance)} came in: refilled, or paid back")
-    return Balance(f"agrees: {_plain(spent, balance)} spent and booked")
+def note_balance(conn: Connection, slug: str, balance: Cost, low_micros: int, now: datetime, actor: str) -> None:
+    """Keep a reading; tell of a balance below `low_micros` micro-USD, and of one that suffices again."""
+    kept = {"balance_amount": balance.amount, "balance_currency": balance.currency, "balance_at": now}
+    conn.execute(update(providers).where(providers.c.slug == slug).values(**kept))
+    micros = balance_micros(conn, balance)
+    if micros is None:
+        return
+    _watch_low(conn, slug, balance, micros, low_micros, now)
+    _fund(conn, slug, balance, micros, now, actor)
 
 
-def _plain(amount: Decimal, balance: Cost) -> str:
-    return f"{amount.normalize():f} {balance.currency}"
+def balance_micros(conn: Connection, balance: Cost) -> int | None:
+    """Return a balance in micro-USD at the newest reference rate; None where there is none."""
+    rate = MICROS if balance.currency == "USD" else usd_micros_per_unit(conn, balance.currency)
+    return None if rate is None else int((balance.amount * Decimal(rate)).quantize(Decimal(1), rounding=ROUND_DOWN))
 
 
-def _finding(provider: str, balance: Cost, since: datetime, spent: Decimal, booked: Decimal) -> Finding:
-    text_ = (
-        f"{provider} has no full statement; by its balance {_plain(spent, balance)} were spent since "
-        f"{since:%Y-%m-%d %H:%M}, and {_plain(booked, balance)} were booked. "
-        "Compare in its portal; holds come back by themselves."
-    )
-    details = {"spent": str(spent), "booked": str(booked), "currency": balance.currency, "since": since.isoformat()}
-    return Finding(BALANCE_DIFFERS, provider, text_, None, details)
+def _watch_low(conn: Connection, slug: str, balance: Cost, micros: int, low_micros: int, now: datetime) -> None:
+    if micros < low_micros:
+        text = f"{slug}: {balance} left, below {low_micros // MICROS} USD; top it up."
+        raise_alert(conn, AlertKind.LOW_BALANCE, slug, text, now)
+    else:
+        end_alert(conn, AlertKind.LOW_BALANCE, slug, f"{slug}: the balance is {balance} again.", now)
 
 
-def _keep_base(conn: Connection, provider: str, balance: Cost, read_at: datetime) -> None:
-    row = {"read_at": read_at, "amount": balance.amount, "currency": balance.currency}
-    statement = insert(balance_readings).values(provider=provider, **row)
-    conn.execute(statement.on_conflict_do_update(index_elements=["provider"], set_=row))
+def _fund(conn: Connection, slug: str, balance: Cost, micros: int, now: datetime, actor: str) -> None:
+    p = providers.c
+    needed = conn.scalar(select(p.unfunded_micros).where(p.slug == slug, p.unfunded_at.is_not(None)))
+    if needed is None or micros < needed:
+        return
+    conn.execute(update(providers).where(p.slug == slug).values(unfunded_at=None, unfunded_micros=None))
+    note_event(conn, slug, Event.FUNDED, f"the balance is {balance}", now, actor)
+    text = f"{slug}: the balance is {balance}; it is bought from again."
+    end_alert(conn, AlertKind.PROVIDER_UNFUNDED, slug, text, now)

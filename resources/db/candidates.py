@@ -1,9 +1,10 @@
 """Which offers a paid unit may be bought from, in the order they are tried, with the most each may cost.
 
 First the offers of the package that was sold, then offers with the same coverage and kind and at least its data,
-validity, voice and SMS. An offer qualifies when its provider is enabled and its circuit lets a call through, it is in
-the provider's last good catalogue, in stock, not quarantined, not switched off by a person, and cheap enough to keep
-the order above the allowed loss.
+validity, voice and SMS. An offer qualifies when its provider is enabled, its circuit lets a call through and our
+balance there suffices; when it is in the provider's last good catalogue, in stock, not refused as sold out lately, not
+quarantined, not switched off by a person, and cheap enough to keep the order above the allowed loss. Providers most of
+whose purchases fail come last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from esim.money import MICROS, Cost
 from esim.pricing import BASIS_POINTS
 from esim.provisioning import BuyableOffer
 from resources.db.catalogue_reader import usd_micros_per_unit
+from resources.db.outages import HOLDS
 
 MOST_CANDIDATES = 12
 
@@ -66,17 +68,19 @@ cross join lateral (
             )
     )
     select g.offer_id, g.provider, g.provider_package_id, g.name, g.cost_amount, g.cost_currency, g.landed_micros,
-        g.order_hints, p.order_fee_micros, p.open_until
-    from grouped g join providers p on p.slug = g.provider
+        g.order_hints, p.order_fee_micros, p.open_until, p.unfunded_at
+    from grouped g join providers p on p.slug = g.provider left join provider_health h on h.provider = p.slug
     where p.enabled and g.on_offer and coalesce(g.stock, 1) > 0 and g.excluded_reason is null
         and (g.auto_mode or g.is_enabled) and g.landed_micros <= w.ceiling
-    order by g.tier, {order}, p.priority, g.provider, g.provider_package_id
+        and not exists (select 1 from offer_outages x where x.offer_id = g.offer_id and {outage})
+    order by h.degraded_since is not null, g.tier, {order}, p.priority, g.provider, g.provider_package_id
     limit :most
 ) c
 order by w.nr
 """
 _ORDERS = {"landed_cost": "g.landed_micros", "priority": "p.priority, g.landed_micros"}
-_STATEMENTS = {name: text(_EQUIVALENT.format(order=order)) for name, order in _ORDERS.items()}
+_OUTAGE = HOLDS.format(offer="g")
+_STATEMENTS = {name: text(_EQUIVALENT.format(order=order, outage=_OUTAGE)) for name, order in _ORDERS.items()}
 _SALES = text(
     """
     select e.esim_id, i.package_id, i.unit_price_micros_usd,
@@ -93,7 +97,8 @@ def candidates(
     fee = payment_fee(conn)
     ceilings = [ceiling_micros(sale, fee, allowed_loss_minor_usd) for sale in sales]
     wanted = list(dict.fromkeys(zip((sale.package_id for sale in sales), ceilings, strict=True)))
-    values = {"packages": [key for key, _ in wanted], "ceilings": [most for _, most in wanted], "most": MOST_CANDIDATES}
+    values = {"packages": [key for key, _ in wanted], "ceilings": [most for _, most in wanted]}
+    values |= {"most": MOST_CANDIDATES, "now": now}
     rows: dict[int, list[RowMapping]] = {}
     for row in conn.execute(_STATEMENTS[failover_order], values).mappings():
         rows.setdefault(int(row["nr"]), []).append(row)
@@ -148,7 +153,8 @@ class _Rates:
 def _candidates(rows: Sequence[RowMapping], ceiling: int, rates: _Rates, now: datetime) -> Candidates:
     offers, held_back = list[BuyableOffer](), False
     for row in rows:
-        if row["open_until"] is not None and row["open_until"] > now:
+        resting = row["open_until"] is not None and row["open_until"] > now
+        if resting or row["unfunded_at"] is not None:
             held_back = True
         elif rate := rates.of(row["cost_currency"]):
             offers.append(replace(_offer(row, ceiling, rate), half_open=row["open_until"] is not None))

@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from resources.db.notices import tell_operations
-from resources.db.tables import catalogue_versions, providers
+from resources.db.tables import catalogue_versions, provider_health, providers
 
 NULL = "\x1e"
 _PUBLISH_LOCK = 0x70726963  # one publisher at a time
@@ -55,6 +55,8 @@ class ProviderState:
     priority: int
     order_fee_micros: int
     circuit_open: bool
+    degraded: bool = False
+    unfunded: bool = False
 
 
 def lock_publishing(conn: Connection) -> None:
@@ -64,7 +66,9 @@ def lock_publishing(conn: Connection) -> None:
 
 def provider_states(conn: Connection, now: datetime) -> dict[str, ProviderState]:
     """Return every provider's state by slug; a circuit whose time is over counts as closed."""
-    rows = conn.execute(select(providers)).all()
+    health = provider_health.c
+    joined = select(providers, health.degraded_since).outerjoin(provider_health, health.provider == providers.c.slug)
+    rows = conn.execute(joined).all()
     return {
         row.slug: ProviderState(
             row.slug,
@@ -72,6 +76,8 @@ def provider_states(conn: Connection, now: datetime) -> dict[str, ProviderState]
             row.priority,
             row.order_fee_micros,
             row.open_until is not None and row.open_until > now,
+            degraded=row.degraded_since is not None,
+            unfunded=row.unfunded_at is not None,
         )
         for row in rows
     }

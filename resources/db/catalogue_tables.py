@@ -141,6 +141,8 @@ providers = Table(
     Column("balance_amount", Numeric(18, 6)),
     Column("balance_currency", String(3)),
     at("balance_at", null=True),
+    at("unfunded_at", null=True),  # a purchase was refused for want of balance, and no reading says otherwise yet
+    Column("unfunded_micros", BigInteger),  # what that purchase was expected to cost
     Column("held_reason", Text),  # why the last good catalogue stays on sale
     at("held_at", null=True),
     at("synced_at", null=True),

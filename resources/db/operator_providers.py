@@ -128,7 +128,7 @@ def reset_provider(conn: Connection, slug: str, who: Operator) -> Done:
     row = _locked(conn, slug)
     if row.open_until is None and row.failures == 0:
         return Done(f"provider {slug}")
-    reset_circuit(conn, slug)
+    reset_circuit(conn, slug, who.actor, who.now)
     was = circuit(row.open_until, who.now)
     record_action(conn, who, "provider reset", f"provider {slug}", details={"circuit": was, "failures": row.failures})
     return Done(f"provider {slug}", (f"the circuit of {slug} is closed (it was {was} after {row.failures} failures)",))

@@ -171,6 +171,7 @@ purchase_attempts = Table(
     ),
     Index(None, "provider", "provider_order_id"),
     Index("ix_purchase_attempts_look_at", "look_at", postgresql_where=text("look_at is not null")),
+    Index(None, "provider", "attempt_id"),  # a provider's newest attempts, for its health
     Index(None, "changed_xid"),
 )
 

@@ -1,31 +1,38 @@
-"""The circuit breaker and health of each provider, shared by every process.
+"""The circuit breaker of each provider, shared by every process, with its history and its alerts.
 
 Five failures in a row open a circuit for a minute; then one purchase is let through as a probe: it closes the circuit
 or opens it again. Only what the provider is to blame for counts: a plan that is sold out or too dear is no failure.
+Before the minute is over a harmless read asks whether the provider answers at all (`claim_read_probe`): while it does
+not, its circuit stays open, and no customer is the probe.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, Engine, case, or_, update
+from sqlalchemy import Connection, Engine, Row, func, or_, select, update
 
-from esim.purchase import ErrorType, Outcome, Rejected, Unknown
+from esim.health import BLAMELESS
+from esim.purchase import Outcome, Rejected, Unknown
+from resources.db.alerts import AlertKind, end_alert, raise_alert
+from resources.db.provider_events import ENGINE, Event, note_event
 from resources.db.tables import providers
 
 FAILURES_TO_OPEN = 5
 OPEN_SECONDS = 60
+PROBE_LEAD_SECONDS = 10  # a read probe starts this long before the rest is over
+PROBE_CLAIM_SECONDS = 180  # a read takes as long at the most, its own retries included
 _NOTE_SUCCESS_EVERY = timedelta(seconds=5)  # one row per provider: not every purchase may queue for it
 _PROBE_SECONDS = 60
 
-_BLAMELESS = frozenset(
-    {
-        ErrorType.OUT_OF_STOCK,
-        ErrorType.INVALID_PRODUCT,
-        ErrorType.PRICE_CHANGED,
-        ErrorType.RATE_LIMITED,
-        ErrorType.NOT_BOUGHT,
-    }
-)
+
+@dataclass(frozen=True, slots=True)
+class RestingProvider:
+    """A provider whose circuit is open, and until when."""
+
+    slug: str
+    open_until: datetime
 
 
 def take_probe(conn: Connection, slug: str, now: datetime) -> bool:
@@ -39,13 +46,18 @@ def take_probe(conn: Connection, slug: str, now: datetime) -> bool:
 
 
 def note_outcome(engine: Engine, slug: str, outcome: Outcome, now: datetime) -> bool:
-    """Count a purchase's outcome for its provider's circuit; return True when this outcome opened it."""
-    if isinstance(outcome, Rejected) and outcome.error_type in _BLAMELESS:
+    """Count a purchase's outcome for its provider's circuit; return True when this outcome opened it.
+
+    What opens, keeps open or closes a circuit is noted with its reason; operations are told once when an episode
+    begins and once when it is over.
+    """
+    if isinstance(outcome, Rejected) and outcome.error_type in BLAMELESS:
         return False
     with engine.begin() as conn:
         if isinstance(outcome, Rejected | Unknown):
             return _note_failure(conn, slug, f"{outcome.error_type}: {outcome.message}"[:500], now)
-        return _note_success(conn, slug, now)
+        _note_success(conn, slug, now)
+        return False
 
 
 def note_outcomes(engine: Engine, outcomes: Sequence[tuple[str, Outcome, datetime]]) -> list[bool]:
@@ -60,29 +72,81 @@ def note_outcomes(engine: Engine, outcomes: Sequence[tuple[str, Outcome, datetim
     return opened
 
 
-def reset_circuit(conn: Connection, slug: str) -> None:
+def reset_circuit(conn: Connection, slug: str, actor: str = "operator", now: datetime | None = None) -> None:
     """Close a provider's circuit at once: an operator knows better."""
-    conn.execute(update(providers).where(providers.c.slug == slug).values(failures=0, open_until=None, probe_at=None))
+    at = now or conn.execute(select(func.now())).scalar_one()
+    closed = {"failures": 0, "open_until": None, "probe_at": None}
+    conn.execute(update(providers).where(providers.c.slug == slug).values(**closed))
+    note_event(conn, slug, Event.RESET, "closed by hand", at, actor)
+    end_alert(conn, AlertKind.CIRCUIT_OPEN, slug, f"{slug}: its circuit was closed by hand; it is bought from.", at)
+
+
+def resting_providers(conn: Connection, now: datetime) -> list[RestingProvider]:
+    """Return the enabled providers whose circuit is open, the first to end its rest first."""
+    p = providers.c
+    found = select(p.slug, p.open_until).where(p.enabled, p.open_until > now).order_by(p.open_until)
+    return [RestingProvider(slug, until) for slug, until in conn.execute(found)]
+
+
+def claim_read_probe(conn: Connection, slug: str, now: datetime) -> bool:
+    """Claim the read that decides about a rest that is nearly over; the circuit stays open while it is made.
+
+    Whoever claimed it calls `end_read_probe`. One that never does (killed) costs the provider three minutes' rest.
+    """
+    p = providers.c
+    soon = now + timedelta(seconds=PROBE_LEAD_SECONDS)
+    due = update(providers).where(p.slug == slug, p.open_until > now, p.open_until <= soon)
+    claimed = due.values(open_until=now + timedelta(seconds=PROBE_CLAIM_SECONDS))
+    return conn.scalar(claimed.returning(p.slug)) is not None
+
+
+def end_read_probe(conn: Connection, slug: str, error: str, now: datetime, actor: str) -> None:
+    """Let purchases through again where the read succeeded (`error` is empty); else the rest begins anew.
+
+    A circuit that was closed or reset meanwhile stays closed.
+    """
+    until = now if not error else now + timedelta(seconds=OPEN_SECONDS)
+    values: dict[str, object] = {"open_until": until} | ({"last_error": error, "last_error_at": now} if error else {})
+    resting = update(providers).where(providers.c.slug == slug, providers.c.open_until > now)
+    if conn.scalar(resting.values(**values).returning(providers.c.slug)) is None:
+        return
+    if error:
+        note_event(conn, slug, Event.PROBE_FAILED, error, now, actor)
+    else:
+        note_event(conn, slug, Event.ANSWERS_AGAIN, "its balance can be read; the next purchase decides", now, actor)
 
 
 def _note_failure(conn: Connection, slug: str, error: str, now: datetime) -> bool:
-    p = providers.c
-    opens = (p.failures + 1 >= FAILURES_TO_OPEN) & or_(p.open_until.is_(None), p.open_until <= now)
-    values = {
-        "failures": p.failures + 1,
-        "last_error": error,
-        "last_error_at": now,
-        "open_until": case((opens, now + timedelta(seconds=OPEN_SECONDS)), else_=p.open_until),
-        "probe_at": None,
-    }
-    after = update(providers).where(p.slug == slug).values(**values).returning(p.open_until, p.failures)
-    row = conn.execute(after).one_or_none()
-    return row is not None and row.open_until == now + timedelta(seconds=OPEN_SECONDS)
+    row = _locked(conn, slug)
+    if row is None:
+        return False
+    resting = row.open_until is not None and row.open_until > now
+    opens = row.failures + 1 >= FAILURES_TO_OPEN and not resting
+    until = now + timedelta(seconds=OPEN_SECONDS) if opens else row.open_until
+    values = {"failures": row.failures + 1, "last_error": error, "last_error_at": now, "probe_at": None}
+    conn.execute(update(providers).where(providers.c.slug == slug).values(**values, open_until=until))
+    if opens:
+        again = row.open_until is not None
+        note_event(conn, slug, Event.PROBE_FAILED if again else Event.OPENED, error, now)
+        text = f"{slug}: {FAILURES_TO_OPEN} purchases in a row failed ({error[:200]}); it rests and is not bought from."
+        raise_alert(conn, AlertKind.CIRCUIT_OPEN, slug, text, now)
+    return opens
 
 
-def _note_success(conn: Connection, slug: str, now: datetime) -> bool:
+def _note_success(conn: Connection, slug: str, now: datetime) -> None:
     p = providers.c
     worth_it = or_(p.failures > 0, p.last_success_at.is_(None), p.last_success_at < now - _NOTE_SUCCESS_EVERY)
+    if conn.scalar(select(p.slug).where(p.slug == slug, worth_it)) is None:
+        return
+    row = _locked(conn, slug)
     values = {"failures": 0, "open_until": None, "probe_at": None, "last_success_at": now}
-    conn.execute(update(providers).where(p.slug == slug, worth_it).values(**values))
-    return False
+    conn.execute(update(providers).where(p.slug == slug).values(**values))
+    if row is not None and row.open_until is not None:
+        note_event(conn, slug, Event.CLOSED, "a purchase succeeded", now, ENGINE)
+        text = f"{slug}: a purchase succeeded; its circuit is closed and it is bought from again."
+        end_alert(conn, AlertKind.CIRCUIT_OPEN, slug, text, now)
+
+
+def _locked(conn: Connection, slug: str) -> Row[Any, Any] | None:
+    p = providers.c
+    return conn.execute(select(p.failures, p.open_until).where(p.slug == slug).with_for_update()).one_or_none()

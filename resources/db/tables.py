@@ -16,6 +16,7 @@ from resources.db.catalogue_tables import (
     reference_rates,
 )
 from resources.db.columns import metadata
+from resources.db.health_tables import alerts, heartbeats, offer_outages, provider_events, provider_health
 from resources.db.money_tables import ledger_entries, refunds
 from resources.db.order_tables import (
     OPEN_STATES,
@@ -36,15 +37,18 @@ from resources.db.work_tables import audit_events, drains, idempotency_keys, inb
 
 __all__ = [
     "OPEN_STATES",
+    "alerts",
     "audit_events",
     "balance_readings",
     "catalogue_versions",
     "drains",
     "esims",
+    "heartbeats",
     "idempotency_keys",
     "inbox_events",
     "ledger_entries",
     "metadata",
+    "offer_outages",
     "offers",
     "order_events",
     "order_items",
@@ -52,6 +56,8 @@ __all__ = [
     "outbox",
     "packages",
     "pricing_rules",
+    "provider_events",
+    "provider_health",
     "provider_tokens",
     "providers",
     "purchase_attempts",

@@ -18,6 +18,7 @@ inbox_events = Table(
     at("next_work_at", null=True),  # somebody works it until then
     at("worked_at", null=True),
     Index("ix_inbox_events_open", "received_at", postgresql_where=text("work is not null and worked_at is null")),
+    Index("br_inbox_events_received_at", "received_at", postgresql_using="brin"),
 )
 
 outbox = Table(
@@ -37,6 +38,7 @@ outbox = Table(
     at("sent_at", null=True),
     Index(None, "order_id"),
     Index("ix_outbox_due", "next_attempt_at", postgresql_where=text("sent_at is null")),
+    Index("br_outbox_created_at", "created_at", postgresql_using="brin"),
 )
 
 idempotency_keys = Table(
@@ -49,6 +51,7 @@ idempotency_keys = Table(
     Column("status", SmallInteger),
     Column("response_enc", LargeBinary),  # it carries the order token
     at("created_at", now=True),
+    Index("br_idempotency_keys_created_at", "created_at", postgresql_using="brin"),
 )
 
 drains = Table(

@@ -266,3 +266,5 @@ def test_health_readiness_and_metrics(api: ServedApi) -> None:
     text = api.client.get("/metrics").text
     assert 'numnaroad_http_requests_total{method="GET",route="/v1/destinations",status="200"} 1.0' in text
     assert "numnaroad_catalogue_packages 8.0" in text
+    assert "numnaroad_store_up 1.0" in text
+    assert "numnaroad_store_watch_age_seconds -1.0" in text  # no daemon has looked yet

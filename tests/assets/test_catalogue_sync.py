@@ -293,12 +293,19 @@ def test_a_stock_count_alone_makes_no_new_version(shelf: Shelf, engine: Engine) 
     assert rows(engine, "select stock from offers") == [{"stock": 8}]
 
 
-def test_operations_hear_once_a_day_that_an_offer_runs_out(shelf: Shelf, engine: Engine) -> None:
-    shelf.providers["airalo"].offers = [offer("airalo", "4.5", stock=9), offer("airalo", "5", number="2", stock=3)]
-    for _ in range(2):
-        sync_catalogue(shelf.desk, providers=["airalo"])
-    told = rows(engine, "select kind, payload ->> 'text' as text from outbox")
-    assert told == [{"kind": "low_stock", "text": "1 offers on sale have fewer than 10 left: airalo:1 (9 left)"}]
+def test_operations_hear_once_an_episode_that_an_offer_runs_out(shelf: Shelf, engine: Engine) -> None:
+    def sync(*stocks: int) -> list[object]:
+        shelf.providers["airalo"].offers = [offer("airalo", "4.5", stock=stocks[0]), offer("airalo", "5", number="2")]
+        for stock in stocks:
+            shelf.providers["airalo"].offers[0] = offer("airalo", "4.5", stock=stock)
+            sync_catalogue(shelf.desk, providers=["airalo"])
+        told = rows(engine, "select payload ->> 'text' as text from outbox where kind = 'low_stock' order by outbox_id")
+        return [row["text"] for row in told]
+
+    heading = "airalo: fewer than 10 left of offers on sale: airalo:1"
+    assert sync(9, 9, 3) == [f"{heading} (9 left)."]
+    assert len(sync(0, 4)) == 1  # sold out and a little again: the same episode
+    assert sync(200, 0)[1:] == [f"{heading} (sold out, off sale)."]
 
 
 @pytest.mark.parametrize("enabled", [True, False])

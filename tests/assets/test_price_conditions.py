@@ -5,14 +5,19 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import dagster as dg
+import polars as pl
 import pytest
 from sqlalchemy import text
 
+from assets.best_price import with_eligibility
 from assets.catalogue_sync import sync_catalogue
+from assets.catalogue_tables import read_unified
+from assets.publishing import price_context
 from esim.pricing import PricingRule, Rates, RuleScope
 from pipelines.catalogue_jobs import republish_catalogue
 from pipelines.runs import LastRun
 from pipelines.sensors.price_conditions import Cursor, Look, decide, price_conditions_sensor
+from resources.db.outages import rest_offer
 from resources.db.pricing_rules import add_rule
 from resources.db.reference_rates import save_rates
 from resources.lake import LakeResource
@@ -122,6 +127,67 @@ def test_a_circuit_that_opens_and_one_whose_time_is_over_are_one_run_each(platfo
     assert platform.follow() == 1
     assert platform.best() == ("esim_go:1", True)
     assert len(set(platform.keys)) == 3
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "why"),
+    [
+        (
+            "insert into provider_health (provider, degraded_since) values ('esim_go', now())",
+            "update provider_health set degraded_since = null",
+            "the provider is degraded (too few purchases succeed)",
+        ),
+        (
+            "update providers set unfunded_at = now(), unfunded_micros = 1 where slug = 'esim_go'",
+            "update providers set unfunded_at = null",
+            "our balance at the provider does not suffice",
+        ),
+        (
+            "insert into offer_outages values ('esim_go:1', date '2026-03-02', date '2026-04-01', 'sold out')",
+            "delete from offer_outages",
+            "out of stock (a purchase was refused)",
+        ),
+    ],
+    ids=["degraded", "unfunded", "sold out"],
+)
+def test_a_best_price_moves_away_from_what_cannot_be_bought_and_back_and_says_why(
+    platform: Platform, begins: str, ends: str, why: str
+) -> None:
+    platform.change(begins)
+    assert platform.follow() == 1
+    assert platform.best() == ("airalo:1", True)
+    with platform.shelf.desk.engine.connect() as conn:
+        unified = read_unified(platform.shelf.desk.lake)
+        context = price_context(conn, ("USD",), platform.shelf.now)
+    judged = with_eligibility(unified.with_columns(auto_mode=pl.lit(True), is_enabled=pl.lit(False)), context)
+    assert judged.filter(provider="esim_go").get_column("reason").to_list() == [why]
+    platform.change(ends)
+    assert platform.follow() == 1
+    assert platform.best() == ("esim_go:1", True)
+
+
+def test_an_offer_that_was_sold_out_comes_back_by_itself_when_its_rest_is_over(platform: Platform) -> None:
+    with platform.shelf.desk.engine.begin() as conn:
+        rest_offer(conn, "esim_go:1", "sold out", platform.shelf.now)
+    assert platform.follow() == 1
+    assert platform.best() == ("airalo:1", True)
+    platform.shelf.later(0.5)
+    assert platform.follow() == 1
+    assert platform.best() == ("esim_go:1", True)
+
+
+def test_a_catalogue_that_tells_a_stock_again_puts_a_sold_out_offer_back_at_once(platform: Platform) -> None:
+    sync = {"providers": ["airalo", "esim_go"]}
+    platform.shelf.providers["esim_go"].offers = [offer("esim_go", "4.0", stock=50)]
+    sync_catalogue(platform.shelf.desk, **sync)
+    with platform.shelf.desk.engine.begin() as conn:
+        rest_offer(conn, "esim_go:1", "sold out", platform.shelf.now)
+    platform.follow()
+    assert platform.best()[0] == "airalo:1"
+    platform.shelf.later(0.1)
+    sync_catalogue(platform.shelf.desk, **sync)
+    platform.follow()
+    assert platform.best()[0] == "esim_go:1"
 
 
 def test_a_provider_switched_off_a_new_rule_and_a_new_rate_are_followed(platform: Platform) -> None:

@@ -53,7 +53,8 @@ class ScriptedProvider:
         self.on_resolve: Step | None = None
         self.on_status: Step | None = None
         self.statement: list[ProviderPurchase] = []  # what it says it sold to us
-        self.wallet = Cost.parse("1000", "USD")
+        self.wallet: Cost | Exception = Cost.parse("1000", "USD")
+        self.wallet_reads = 0
         self.down: ProviderError | None = None
         self.takes_back: CancelOutcome = CancelRefused("not here")
         self.asked_to_take_back: list[EsimRef] = []
@@ -123,8 +124,11 @@ class ScriptedProvider:
         return ()
 
     def balance(self) -> Cost:
+        self.wallet_reads += 1
         if self.down is not None:
             raise self.down
+        if isinstance(self.wallet, Exception):
+            raise self.wallet
         return self.wallet
 
     def purchases_since(self, since: datetime) -> Iterator[ProviderPurchase]:

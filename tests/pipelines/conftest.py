@@ -58,6 +58,25 @@ def shop(settings: Settings, engine: Engine) -> Iterator[Shop]:
     shop.tools.close()
 
 
+class Source:
+    """Hands a shop's tools to Dagster."""
+
+    def __init__(self, tools: OrderTools) -> None:
+        self._tools = tools
+
+    def tools(self) -> OrderTools:
+        return self._tools
+
+
+@pytest.fixture
+def source(shop: Shop) -> Source:
+    """The shop's tools as the Dagster resource hands them over."""
+    return Source(shop.tools)
+
+
+Rows = Callable[[str], list[dict[str, object]]]
+
+
 @pytest.fixture
 def rows(engine: Engine) -> Callable[[str], list[dict[str, object]]]:
     """Read rows with plain SQL."""

@@ -30,24 +30,14 @@ from resources.db.databases import Databases
 from resources.db.outbox import enqueue
 from resources.db.refunds import request_refund
 from resources.db.tables import esims
-from resources.order_operations import OrderOperations, OrderTools, utc_now
+from resources.order_operations import OrderOperations, utc_now
 from resources.settings import PROVIDERS
 from tests.pipelines.actors import accepts, never_hears, rejects, sells_without_answer
-from tests.pipelines.conftest import Shop
+from tests.pipelines.conftest import Shop, Source
 from tests.resources.db.shop import order_state, paid_order, unit_states
 
 Rows = Callable[[str], list[dict[str, object]]]
 JOBS = {job.name: job for job in order_jobs}
-
-
-class Source:
-    """Hands a shop's tools to Dagster."""
-
-    def __init__(self, tools: OrderTools) -> None:
-        self._tools = tools
-
-    def tools(self) -> OrderTools:
-        return self._tools
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.resources.warehouse.sales import small_shop
 
 ROOT = Path(__file__).resolve().parents[2]
 TAGS = {"numnaroad/models": "v1"}
-DONE = LastRun(active=False, succeeded=True, tags=TAGS, seconds_ago=10)
+DONE = LastRun(active=False, succeeded=True, tags=TAGS, seconds_ago=300)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,13 @@ def test_no_refresh_without_need() -> None:
     skipped = decide([], DONE, "v1")
     assert isinstance(skipped, dg.SkipReason)
     assert skipped.skip_message == "0 tables have changed rows"
+
+
+def test_changes_soon_after_a_refresh_wait_for_the_next_and_new_models_do_not() -> None:
+    skipped = decide(["orders"], LastRun(False, True, TAGS, 100), "v1")
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == "1 tables have changed rows; the next refresh is due in 200 s"
+    assert isinstance(decide(["orders"], LastRun(False, True, TAGS, 100), "v2"), dg.RunRequest)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +110,9 @@ def test_orders_show_in_the_marts_after_one_tick(engine: Engine, resource: LakeR
         assert isinstance(tick(), dg.SkipReason)
         paid_order(engine)
         again = tick()
-        assert isinstance(again, dg.RunRequest)
-        assert again.tags["numnaroad/changed"] == "orders,order_items,esims,ledger_entries"
-        assert again.tags["numnaroad/models"] == models_version()
+        assert isinstance(again, dg.SkipReason)
+        assert "4 tables have changed rows; the next refresh is due in" in str(again.skip_message)
+        assert request.tags["numnaroad/models"] == models_version()
         keeper = definitions.resolve_job_def("maintain_lake")
         assert keeper.execute_in_process(instance=instance).success
     assert resource.lake().read("select orders from marts.margins_by_day").item() == 2

@@ -72,6 +72,8 @@ def alert_kinds() -> dict[str, str]:
             value = _argument(call, known[name])
             if isinstance(value, ast.Constant):
                 kinds[str(value.value)] = str(path)
+            elif isinstance(value, ast.Attribute) and value.attr.isupper():  # a member of an enumeration
+                kinds[value.attr.lower()] = str(path)
             elif isinstance(value, ast.Name) and value.id in constants:
                 kinds[constants[value.id]] = str(path)
             else:

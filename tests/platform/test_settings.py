@@ -125,3 +125,13 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert f"Port {port} is busy" in result.stdout
     assert "API_PORT" in result.stdout
+
+
+def test_a_low_balance_is_one_for_all_providers_or_one_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().low_balance_micros("airalo") == 100_000_000
+    monkeypatch.setenv("LOW_BALANCE_USD", "50, airalo=500")
+    settings = Settings()
+    assert [settings.low_balance_micros(slug) for slug in ("airalo", "esim_go")] == [500_000_000, 50_000_000]
+    monkeypatch.setenv("LOW_BALANCE_USD", "arialo=500")
+    with pytest.raises(ValueError, match="names arialo; the providers are airalo"):
+        Settings()

@@ -1,7 +1,7 @@
 """What processes share about providers: circuit, rate limits, tokens."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 
 import pytest
@@ -13,14 +13,29 @@ from esim.money import Cost
 from esim.ports import RateLimit
 from esim.purchase import ErrorType, EsimProfile, Outcome, Provisioned, Rejected, Unknown
 from resources.db.limiter import PostgresLimiter, spacing_seconds
-from resources.db.provider_state import FAILURES_TO_OPEN, note_outcome, reset_circuit, take_probe
+from resources.db.provider_events import newest_events
+from resources.db.provider_state import (
+    FAILURES_TO_OPEN,
+    claim_read_probe,
+    end_read_probe,
+    note_outcome,
+    reset_circuit,
+    resting_providers,
+    take_probe,
+)
 from resources.db.tables import provider_tokens, providers
 from resources.db.tokens import PostgresTokenStore
 from resources.db.vault import Vault
 from tests.resources.db.shop import NOW
+from tests.resources.db.test_alerts import is_open, told
 
 TIMEOUT = Unknown(ErrorType.PROVIDER_TIMEOUT, "read timed out")
 BOUGHT = Provisioned(EsimProfile("8900", "smdp.example.com", "CODE"), "o-1", Cost.parse("2", "USD"))
+
+
+def resting(engine: Engine, now: datetime) -> list[str]:
+    with engine.connect() as conn:
+        return [one.slug for one in resting_providers(conn, now)]
 
 
 def circuit(engine: Engine) -> tuple[int, object]:
@@ -46,8 +61,63 @@ def test_five_failures_open_the_circuit_for_a_minute_and_one_probe_decides(engin
         assert take_probe(conn, "airalo", later)
 
 
+def test_an_episode_is_told_once_when_it_begins_and_once_when_it_ends_and_each_step_is_noted(engine: Engine) -> None:
+    minute = timedelta(seconds=61)
+    for _ in range(FAILURES_TO_OPEN):
+        note_outcome(engine, "airalo", TIMEOUT, NOW)
+    note_outcome(engine, "airalo", TIMEOUT, NOW + minute)
+    note_outcome(engine, "airalo", TIMEOUT, NOW + 2 * minute)
+    note_outcome(engine, "airalo", BOUGHT, NOW + 3 * minute)
+    assert [text.partition(":")[0] for text in told(engine)] == ["airalo", "airalo"]
+    assert "five" not in told(engine)[1]
+    with engine.connect() as conn:
+        events = [(what, why) for _, what, why, _ in newest_events(conn, "airalo")][::-1]
+    refused = "provider_timeout: read timed out"
+    probes = [("probe failed", refused)] * 2
+    assert events == [("circuit opened", refused), *probes, ("circuit closed", "a purchase succeeded")]
+
+
+def test_an_operators_reset_is_noted_with_the_operators_name_and_ends_the_alert(engine: Engine) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        note_outcome(engine, "airalo", TIMEOUT, NOW)
+    with engine.begin() as conn:
+        reset_circuit(conn, "airalo", "anna", NOW)
+        assert newest_events(conn, "airalo")[0][1:] == ("circuit reset", "closed by hand", "anna")
+    assert is_open(engine) == []
+
+
+def test_only_one_read_decides_about_a_rest_and_only_just_before_its_end(engine: Engine) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        note_outcome(engine, "airalo", TIMEOUT, NOW)
+    late = NOW + timedelta(seconds=55)
+    with engine.begin() as conn:
+        assert not claim_read_probe(conn, "airalo", NOW)
+        assert [claim_read_probe(conn, "airalo", late) for _ in range(2)] == [True, False]
+        assert not take_probe(conn, "airalo", NOW + timedelta(seconds=70))  # no customer is the probe meanwhile
+        end_read_probe(conn, "airalo", "connect timeout", late, "watch")
+    assert circuit(engine)[1] == late + timedelta(seconds=60)
+    again = late + timedelta(seconds=58)
+    with engine.begin() as conn:
+        assert claim_read_probe(conn, "airalo", again)
+        end_read_probe(conn, "airalo", "", again, "watch")
+        assert take_probe(conn, "airalo", again)
+    assert not resting(engine, again)
+
+
+def test_a_read_that_ends_late_does_not_open_a_circuit_that_was_closed_meanwhile(engine: Engine) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        note_outcome(engine, "airalo", TIMEOUT, NOW)
+    with engine.begin() as conn:
+        assert claim_read_probe(conn, "airalo", NOW + timedelta(seconds=55))
+    note_outcome(engine, "airalo", BOUGHT, NOW)
+    with engine.begin() as conn:
+        end_read_probe(conn, "airalo", "connect timeout", NOW + timedelta(seconds=56), "watch")
+    assert circuit(engine) == (0, None)
+
+
 @pytest.mark.parametrize(
-    "error_type", ["out_of_stock", "invalid_product", "price_changed", "rate_limited", "not_bought"]
+    "error_type",
+    ["out_of_stock", "invalid_product", "price_changed", "rate_limited", "not_bought", "insufficient_balance"],
 )
 def test_refusals_that_are_no_fault_of_the_provider_do_not_count(engine: Engine, error_type: str) -> None:
     outcome: Outcome = Rejected(ErrorType(error_type), "no")
