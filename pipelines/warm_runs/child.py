@@ -1,0 +1,133 @@
+"""What a forked child does: one run, or one errand about a run that nothing accounts for.
+
+Everything that touches Dagster's storage happens here, in a process of its own, on connections it opened itself.
+"""
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from time import sleep
+
+import dagster as dg
+from dagster._core.events import EngineEventData
+from dagster._core.instance import InstanceRef
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._grpc.impl import core_execute_run
+from dagster._serdes import deserialize_value
+from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster._utils.hosted_user_process import recon_job_from_origin
+from dagster._utils.interrupts import capture_interrupts
+
+from pipelines.warm_runs.cards import Cards
+from pipelines.warm_runs.tags import BY_DEFAULT, LAUNCHED_BY
+from pipelines.warm_runs.wire import Message
+
+_ENDED_BY = {signal.SIGTERM, signal.SIGINT}  # blocked from before the fork until somebody listens
+_ORPHAN_GRACE_SECONDS = 30.0
+_POOLED_SECONDS = 1  # as long as a connection may be used again; a longer one could outlive a restart of the server
+
+
+def work(task: Message, cards: Cards, lifeline: int) -> None:
+    """Do what the zygote was asked to have done, as a process that has nothing of it but its memory."""
+    _become_a_process(lifeline)
+    run_id: str = task["run_id"]
+    reference = deserialize_value(task["instance_ref"], InstanceRef)
+    if task["task"] != "run":
+        with dg.DagsterInstance.from_ref(reference) as instance:
+            _ERRANDS[task["task"]](instance, run_id, task["why"])
+        cards.tear_up(run_id)
+        return
+    cards.hold(run_id)
+    with capture_interrupts():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDED_BY)
+        with dg.DagsterInstance.from_ref(reference) as instance:
+            instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_POOLED_SECONDS, max_overflow=-1)
+            _execute(instance, run_id)
+            if _is_accounted_for(instance, run_id):
+                cards.tear_up(run_id)
+
+
+def _become_a_process(lifeline: int) -> None:
+    """Undo what a fork inherits badly; the zygote has closed its own sockets already."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    random.seed()
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+    threading.Thread(target=_end_with_the_zygote, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+def _end_with_the_zygote(lifeline: int) -> None:
+    """End this process when the zygote is gone: nobody would watch over it any more."""
+    os.read(lifeline, 1)  # nobody writes: it returns when the other end is closed
+    os.kill(os.getpid(), signal.SIGTERM)
+    sleep(_ORPHAN_GRACE_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _execute(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Execute a run as Dagster's code server does in its subprocess; failures are in the event log when this returns.
+
+    Raises:
+        LookupError: there is no such run, or it does not say where its code is.
+    """
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.job_code_origin is None:
+        raise LookupError(f"run {run_id} is not in the instance's storage, or has no code origin")
+    pid = os.getpid()
+    instance.report_engine_event(f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid))
+    try:
+        for _ in core_execute_run(recon_job_from_origin(run.job_code_origin), run, instance, inject_env_vars=False):
+            pass
+    except BaseException as error:  # noqa: BLE001 - core_execute_run wrote it to the event log before it raised
+        sys.stderr.write(f"run {run_id} broke off: {type(error).__name__}\n")
+    instance.report_engine_event(f"Process for run exited (pid: {pid}).", run)
+
+
+def _is_accounted_for(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Return whether the run has ended in Dagster's eyes; one terminated before it began is ended here."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run)
+        return True
+    return run is None or run.is_finished
+
+
+def _report_lost(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
+    """Report that a run's process is gone, unless the run had ended."""
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        return
+    instance.report_engine_event(why, run)
+    if run.status is dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run)
+    else:
+        instance.report_run_failed(run)
+
+
+def _hand_over(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
+    """Give a run that was taken and never started to the default launcher."""
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.status is not dg.DagsterRunStatus.STARTING:
+        return _report_lost(instance, run_id, why)
+    instance.report_engine_event(f"{why} The default run launcher takes this run.", run)
+    instance.add_run_tags(run_id, {LAUNCHED_BY: BY_DEFAULT})
+    try:
+        origin = run.remote_job_origin.repository_origin.code_location_origin if run.remote_job_origin else None
+        if not isinstance(origin, GrpcServerCodeLocationOrigin):
+            raise LookupError(f"run {run_id} does not name a code server")
+        DefaultRunLauncher.launch_run_from_grpc_client(instance, run, origin.create_client())
+    except Exception:  # noqa: BLE001 - whatever it is, the run must not wait for ever
+        error = serializable_error_info_from_exc_info(sys.exc_info())
+        instance.report_engine_event(error.message, run, EngineEventData.engine_error(error))
+        instance.report_run_failed(run)
+    return None
+
+
+_ERRANDS: dict[str, Callable[[dg.DagsterInstance, str, str], None]] = {"lost": _report_lost, "hand_over": _hand_over}
