@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 CODE := esim resources assets pipelines api cli sandbox bench tests
 WORKERS ?= auto
 
-.PHONY: help setup run demo check format test browser lock clean bench-catalogue bench-api bench-start
+.PHONY: help setup run demo check format test browser lock clean bench-catalogue bench-api bench-start bench-launch
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,6 +61,9 @@ bench-api: setup ## Catalogue API against a bare route: figures and ratios (need
 
 bench-start: setup ## Start-up times against their targets
 	$(BIN)/python -m bench.start
+
+bench-launch: setup ## From a run's creation to its op: warm and default launcher
+	$(BIN)/python -m bench.launch
 
 clean: ## Remove what can be made again; the data folder stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -13,39 +13,36 @@ from time import sleep
 
 import dagster as dg
 from dagster._core.events import EngineEventData
-from dagster._core.instance import InstanceRef
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._grpc.impl import core_execute_run
-from dagster._serdes import deserialize_value
 from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts
 
 from pipelines.warm_runs.cards import Cards
+from pipelines.warm_runs.instance import open_instance
 from pipelines.warm_runs.tags import BY_DEFAULT, LAUNCHED_BY
 from pipelines.warm_runs.wire import Message
 
 _ENDED_BY = {signal.SIGTERM, signal.SIGINT}  # blocked from before the fork until somebody listens
 _ORPHAN_GRACE_SECONDS = 30.0
-_POOLED_SECONDS = 1  # as long as a connection may be used again; a longer one could outlive a restart of the server
 
 
 def work(task: Message, cards: Cards, lifeline: int) -> None:
     """Do what the zygote was asked to have done, as a process that has nothing of it but its memory."""
     _become_a_process(lifeline)
     run_id: str = task["run_id"]
-    reference = deserialize_value(task["instance_ref"], InstanceRef)
+    reference: str = task["instance_ref"]
     if task["task"] != "run":
-        with dg.DagsterInstance.from_ref(reference) as instance:
+        with open_instance(reference) as instance:
             _ERRANDS[task["task"]](instance, run_id, task["why"])
         cards.tear_up(run_id)
         return
     cards.hold(run_id)
     with capture_interrupts():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDED_BY)
-        with dg.DagsterInstance.from_ref(reference) as instance:
-            instance.optimize_for_webserver(statement_timeout=0, pool_recycle=_POOLED_SECONDS, max_overflow=-1)
+        with open_instance(reference) as instance:
             _execute(instance, run_id)
             if _is_accounted_for(instance, run_id):
                 cards.tear_up(run_id)

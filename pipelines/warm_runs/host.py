@@ -101,7 +101,12 @@ class Host:
             visit.connection.close()
             return
         for message in messages:
-            visit.answer(self._answer(visit, message))
+            try:
+                answer = self._answer(visit, message)
+            except (OSError, ValueError) as error:  # no room for a card, or no run id
+                _log.exception("a request was refused", request=message.get("do"))
+                answer = {"refused": str(error)}
+            visit.answer(answer)
 
     def _answer(self, visit: "Visit", message: Message) -> Message:
         match message:

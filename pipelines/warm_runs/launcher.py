@@ -1,7 +1,7 @@
 """The run launcher `dagster.yaml` names: hands runs to the warm host, and to Dagster's default launcher without it.
 
 What the host may have taken is never given to anybody else (`wire` says how that is told apart). The tag `LAUNCHED_BY`
-says for each run who took it; what became of it is asked there.
+says of each run who took it; what became of it is asked there.
 """
 
 import logging
@@ -20,7 +20,7 @@ from dagster._serdes.config_class import ConfigurableClassData
 
 from pipelines.warm_runs.cards import Cards
 from pipelines.warm_runs.config import NoFolder, WarmRunsConfig, open_place
-from pipelines.warm_runs.tags import BY_DEFAULT, BY_WARM_HOST, LAUNCHED_BY
+from pipelines.warm_runs.tags import BY_DEFAULT, BY_WARM_HOST, LAUNCHED_BY, is_of_default
 from pipelines.warm_runs.wire import Conversation, HostAway, Message
 
 _log = logging.getLogger("numnaroad.warm_runs")
@@ -102,20 +102,24 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             answer = host.ask({"do": "launch", "run_id": run.run_id, "instance_ref": reference})
             if "ready" not in answer:
                 raise _Refused(str(answer.get("refused")))
-            self._instance.add_run_tags(run.run_id, {LAUNCHED_BY: BY_WARM_HOST})
+            if is_of_default(run):  # the tags of the run that this one repeats
+                self._instance.add_run_tags(run.run_id, {LAUNCHED_BY: BY_WARM_HOST})
             try:
-                host.ask({"do": "start"})
+                answer = host.ask({"do": "start"})
             except HostAway as error:  # it may have taken the run: from here on the run is the host's
                 message = f"The warm run host may have taken this run, and did not say so: {error}."
                 _log.warning("run %s: %s", run.run_id, message)
                 self._instance.report_engine_event(message, run, cls=self.__class__)
+                return
+            if "taken" not in answer:
+                raise _Refused(str(answer.get("refused")))
 
     def terminate(self, run_id: str) -> bool:
         """End a run: its process is interrupted and, if that takes too long, killed; Dagster then has it canceled."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        if run.tags.get(LAUNCHED_BY) != BY_WARM_HOST:
+        if is_of_default(run):
             return self._default.terminate(run_id)
         self._instance.report_run_canceling(run)
         was = self._ask({"do": "terminate", "run_id": run_id}).get("was")
@@ -133,7 +137,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Say whether a run's process lives: the host knows, and without it the kernel does."""
-        if run.tags.get(LAUNCHED_BY) != BY_WARM_HOST:
+        if is_of_default(run):
             why = "The default launcher's code server watches over this run and does not tell."
             return CheckRunHealthResult(WorkerStatus.RUNNING, why)
         answer = self._ask({"do": "ask", "run_id": run.run_id})

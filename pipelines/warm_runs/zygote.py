@@ -92,6 +92,8 @@ class Zygote:
             try:
                 self._let_go()
                 os.close(ours)
+                for stream in (sys.stdout, sys.stderr):  # nobody wants to read of a run of nothing
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
                 from pipelines.warm_runs.rehearsal import imported_by_a_run
 
                 os.write(childs, json.dumps(imported_by_a_run()).encode())
