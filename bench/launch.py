@@ -33,6 +33,10 @@ ROUNDS = 10
 TARGET_SECONDS = 0.5
 _JOB = "send_notices"
 _WITHIN_SECONDS = 120.0
+_UNSET = (
+    *("run_id", "root_run_id", "parent_run_id", "resolved_op_selection", "op_selection"),
+    *("step_keys_to_execute", "asset_selection", "asset_check_selection"),
+)
 
 
 def main() -> int:
@@ -116,11 +120,7 @@ def _run_arguments(workspace: WorkspaceRequestContext, instance: dg.DagsterInsta
     job = location.get_job(JobSubsetSelector("numnaroad", "__repository__", _JOB, op_selection=None))
     plan = location.get_execution_plan(job, {}, step_keys_to_execute=None, known_state=None, instance=instance)
     repository = location.get_repository("__repository__")
-    nothing = dict.fromkeys(
-        ("run_id", "resolved_op_selection", "step_keys_to_execute", "op_selection", "root_run_id", "parent_run_id")
-        + ("asset_selection", "asset_check_selection")
-    )
-    return nothing | {
+    return dict.fromkeys(_UNSET) | {
         "job_name": _JOB,
         "run_config": {},
         "status": dg.DagsterRunStatus.NOT_STARTED,

@@ -11,7 +11,8 @@ from pathlib import Path
 import structlog
 
 from pipelines.warm_runs.config import NoFolder, configured, make_place
-from pipelines.warm_runs.host import AlreadyServed, Host
+from pipelines.warm_runs.host import Host
+from pipelines.warm_runs.reception import AlreadyServed
 from resources.logs import configure_logging
 
 _log = structlog.get_logger("numnaroad.warm_runs")

@@ -18,17 +18,17 @@ def read_code(folders: Iterable[Path]) -> Code:
     while waiting:
         try:
             entries = list(os.scandir(waiting.pop()))
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # it is gone, or not ours to read
             continue
         for entry in entries:
             if entry.name.startswith((".", "__pycache__")):
                 continue
-            if entry.is_dir():
+            if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
                 continue
             try:
                 status = entry.stat()
-            except FileNotFoundError:  # an editor's file that came and went
+            except OSError:  # an editor's file that came and went
                 continue
             found.add((entry.path, status.st_mtime_ns, status.st_size))
     return frozenset(found)

@@ -34,7 +34,7 @@ class WarmRunsConfig:
     location: str = "numnaroad"
     max_concurrent: int = 8
     terminate_grace_seconds: int = 60
-    shutdown_grace_seconds: int = 7
+    shutdown_grace_seconds: int = 6
     watch: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     folder: str = ""

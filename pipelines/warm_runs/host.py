@@ -9,12 +9,8 @@ platform's process group is ended: Dagster then reports them as failed, since no
 that does not end in time is killed and reported. What is left of a host that was killed is accounted for by the next.
 """
 
-import fcntl
-import os
 import selectors
 import signal
-import socket
-from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
@@ -24,18 +20,16 @@ import structlog
 from pipelines.warm_runs.cards import Cards
 from pipelines.warm_runs.config import WarmRunsConfig
 from pipelines.warm_runs.nursery import Nursery
+from pipelines.warm_runs.reception import Reception, Visit
 from pipelines.warm_runs.roster import Given, Lost, Roster, explain
 from pipelines.warm_runs.signals import SignalPipe
-from pipelines.warm_runs.wire import Lines, Message, line
+from pipelines.warm_runs.wire import Message
 from pipelines.warm_runs.zygote_process import ZygoteProcess
 
 _TICK_SECONDS = 0.5
+_ERRANDS_AT_ONCE = 4
 _ERRANDS_SECONDS = 2.0  # what is left for the last errands after the runs have ended or were killed
 _log = structlog.get_logger("numnaroad.warm_runs")
-
-
-class AlreadyServed(Exception):
-    """Another host serves this place."""
 
 
 class Host:
@@ -43,16 +37,16 @@ class Host:
 
     def __init__(self, config: WarmRunsConfig, place: Path) -> None:
         self._config, self._place, self._cards = config, place, Cards(place)
-        self._lock = _lock(place)
+        self._selector = selectors.DefaultSelector()
+        self._reception = Reception(place, self._selector, self._answer)
         self._name = uuid4().hex
         self._roster = Roster()
-        self._selector = selectors.DefaultSelector()
         self._signals = SignalPipe([signal.SIGTERM, signal.SIGINT, signal.SIGCHLD])
         self._stop_by: float | None = None
         self._fork_again_at = 0.0
         self._take_over()
         self._nursery = Nursery(config, place, self._selector, self._heard)
-        self._listener = self._listen()
+        self._reception.open()
         self._selector.register(self._signals, selectors.EVENT_READ, self._signalled)
 
     def serve(self) -> None:
@@ -74,41 +68,7 @@ class Host:
 
     # Launchers
 
-    def _listen(self) -> socket.socket:
-        path = self._place / "host.sock"
-        path.unlink(missing_ok=True)  # of a host that was killed: we hold the lock
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(path))
-        listener.listen(128)
-        listener.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        return listener
-
-    def _accept(self) -> None:
-        with suppress(BlockingIOError, ConnectionError):
-            connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            visit = Visit(connection)
-            self._selector.register(connection, selectors.EVENT_READ, lambda: self._attend(visit))
-
-    def _attend(self, visit: "Visit") -> None:
-        try:
-            messages = visit.read()
-        except (OSError, ValueError):
-            messages = None
-        if messages is None:
-            self._selector.unregister(visit.connection)
-            visit.connection.close()
-            return
-        for message in messages:
-            try:
-                answer = self._answer(visit, message)
-            except (OSError, ValueError) as error:  # no room for a card, or no run id
-                _log.exception("a request was refused", request=message.get("do"))
-                answer = {"refused": str(error)}
-            visit.answer(answer)
-
-    def _answer(self, visit: "Visit", message: Message) -> Message:
+    def _answer(self, visit: Visit, message: Message) -> Message:
         match message:
             case {"do": "launch", "run_id": str(run_id), "instance_ref": str(reference)}:
                 if refusal := self._refusal():
@@ -231,7 +191,10 @@ class Host:
     def _take_over(self) -> None:
         """Account for the runs of a host that was killed: those that go on are watched, the others reported."""
         for run_id in self._cards.all():
-            reference = self._cards.read(run_id).get("instance_ref", "")
+            reference = self._cards.read(run_id).get("instance_ref")
+            if not reference:  # the host ended while it wrote: the launcher never heard that the run was taken
+                self._cards.tear_up(run_id)
+                continue
             why = f"The warm run host ended before run {run_id} had."
             self._roster.lost[run_id] = Lost(run_id, reference, why, going=self._cards.is_held(run_id))
         if self._roster.lost:
@@ -250,6 +213,7 @@ class Host:
 
     def _account(self) -> None:
         now = monotonic()
+        room = _ERRANDS_AT_ONCE - sum(lost.sent_to is not None for lost in self._roster.lost.values())
         for lost in list(self._roster.lost.values()):
             if lost.sent_to is not None or lost.at > now:
                 continue
@@ -258,7 +222,8 @@ class Host:
                 lost.at = now + _TICK_SECONDS
             elif not self._cards.lies(lost.run_id):
                 self._roster.end(lost.run_id)
-            elif zygote := self._nursery.for_errands():
+            elif room > 0 and (zygote := self._nursery.for_errands()):
+                room -= 1
                 lost.sent_to = zygote
                 self._fork(zygote, lost.errand, lost.run_id, lost.instance_ref, lost.why)
 
@@ -271,9 +236,7 @@ class Host:
         kill_at = now + self._config.shutdown_grace_seconds
         self._stop_by = kill_at + _ERRANDS_SECONDS
         _log.info("ending", running=len(self._roster.running), queued=len(self._roster.queued))
-        self._selector.unregister(self._listener)
-        self._listener.close()
-        (self._place / "host.sock").unlink(missing_ok=True)
+        self._reception.close()
         for given in list(self._roster.queued.values()):
             why = f"The warm run host was ended before run {given.run_id} was started."
             self._roster.lose(given, Lost(given.run_id, given.instance_ref, why))
@@ -289,32 +252,3 @@ class Host:
         if self._stop_by is None:
             return False
         return not (self._roster.running or self._roster.lost) or monotonic() > self._stop_by
-
-
-class Visit:
-    """One connection of a launcher, and the run it has offered on it."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.offered: Given | None = None
-        self._lines = Lines()
-
-    def read(self) -> list[Message] | None:
-        """Return what was said; None when the other side has hung up."""
-        piece = self.connection.recv(65536)
-        return self._lines.feed(piece) if piece else None
-
-    def answer(self, message: Message) -> None:
-        """Say something, if anybody listens still."""
-        with suppress(OSError):
-            self.connection.sendall(line(message))
-
-
-def _lock(place: Path) -> int:
-    descriptor = os.open(place / "host.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise AlreadyServed(f"another host serves {place}; end it first") from error
-    return descriptor

@@ -54,14 +54,13 @@ def fail() -> None:
 @dg.op
 def look_around(context: dg.OpExecutionContext) -> None:
     """Say what the process has."""
-    files = [os.readlink(f"/proc/self/fd/{name}") for name in _open_files()]
     seen = {
-        "stdin": os.readlink("/proc/self/fd/0"),
+        "stdin": str(Path("/proc/self/fd/0").readlink()),
         "leads_its_session": os.getsid(0) == os.getpid(),
         "python_threads": sorted(thread.name for thread in threading.enumerate()),
-        "sockets": [file for file in files if file.startswith("socket:")],
+        "sockets": [name for name in _open_files() if name.startswith("socket:")],
         "parent": os.getppid(),
-        "blocked_signals": [number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
+        "blocked_signals": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         "child_signal_is_default": signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
         "log_handlers": [repr(handler) for handler in logging.getLogger().handlers],
         "random": random.random(),
@@ -70,8 +69,8 @@ def look_around(context: dg.OpExecutionContext) -> None:
 
 
 def _open_files() -> list[str]:
-    """List descriptors, but for the one the listing itself needs."""
-    return [name for name in os.listdir("/proc/self/fd") if Path(f"/proc/self/fd/{name}").exists()]
+    """Name what is open, but for what the listing itself needs."""
+    return [str(file.readlink()) for file in list(Path("/proc/self/fd").iterdir()) if file.is_symlink()]
 
 
 def _job_of(op: dg.OpDefinition) -> dg.JobDefinition:

@@ -30,7 +30,7 @@ LOCATION = "light-location"
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
     """Wait on a fact, never for a time; return what the condition gave."""
     end = monotonic() + seconds
     pause = Event()

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import dagster as dg
 import pytest
@@ -16,10 +15,10 @@ FAILURE, CANCELED = dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED
 
 
 @pytest.fixture(scope="module")
-def stage(staged: Staged) -> Iterator[Stage]:
+def stage(staged: Staged) -> Stage:
     stage = staged(max_concurrent=1, terminate_grace_seconds=0, shutdown_grace_seconds=1)
     stage.start_host()
-    yield stage
+    return stage
 
 
 def test_a_run_that_does_not_end_in_time_is_killed_and_canceled(stage: Stage) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -17,10 +16,10 @@ SUCCESS, FAILURE, CANCELED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FA
 
 
 @pytest.fixture(scope="module")
-def stage(staged: Staged) -> Iterator[Stage]:
+def stage(staged: Staged) -> Stage:
     stage = staged()
     stage.start_host()
-    yield stage
+    return stage
 
 
 def test_a_run_goes_through_and_its_logs_and_output_are_there(stage: Stage) -> None:
