@@ -8,21 +8,17 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from time import sleep
 
 import dagster as dg
 from dagster._core.events import EngineEventData
-from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
-from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._grpc.impl import core_execute_run
-from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts
 
 from pipelines.warm_runs.cards import Cards
+from pipelines.warm_runs.errands import ERRANDS
 from pipelines.warm_runs.instance import open_instance
-from pipelines.warm_runs.tags import BY_DEFAULT, LAUNCHED_BY
 from pipelines.warm_runs.wire import Message
 
 _ENDED_BY = {signal.SIGTERM, signal.SIGINT}  # blocked from before the fork until somebody listens
@@ -36,7 +32,7 @@ def work(task: Message, cards: Cards, lifeline: int) -> None:
     reference: str = task["instance_ref"]
     if task["task"] != "run":
         with open_instance(reference) as instance:
-            _ERRANDS[task["task"]](instance, run_id, task["why"])
+            ERRANDS[task["task"]](instance, run_id, task["why"])
         cards.tear_up(run_id)
         return
     cards.hold(run_id)
@@ -94,37 +90,3 @@ def _is_accounted_for(instance: dg.DagsterInstance, run_id: str) -> bool:
         instance.report_run_canceled(run)
         return True
     return run is None or run.is_finished
-
-
-def _report_lost(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
-    """Report that a run's process is gone, unless the run had ended."""
-    run = instance.get_run_by_id(run_id)
-    if run is None or run.is_finished:
-        return
-    instance.report_engine_event(why, run)
-    if run.status is dg.DagsterRunStatus.CANCELING:
-        instance.report_run_canceled(run)
-    else:
-        instance.report_run_failed(run)
-
-
-def _hand_over(instance: dg.DagsterInstance, run_id: str, why: str) -> None:
-    """Give a run that was taken and never started to the default launcher."""
-    run = instance.get_run_by_id(run_id)
-    if run is None or run.status is not dg.DagsterRunStatus.STARTING:
-        return _report_lost(instance, run_id, why)
-    instance.report_engine_event(f"{why} The default run launcher takes this run.", run)
-    instance.add_run_tags(run_id, {LAUNCHED_BY: BY_DEFAULT})
-    try:
-        origin = run.remote_job_origin.repository_origin.code_location_origin if run.remote_job_origin else None
-        if not isinstance(origin, GrpcServerCodeLocationOrigin):
-            raise LookupError(f"run {run_id} does not name a code server")
-        DefaultRunLauncher.launch_run_from_grpc_client(instance, run, origin.create_client())
-    except Exception:  # noqa: BLE001 - whatever it is, the run must not wait for ever
-        error = serializable_error_info_from_exc_info(sys.exc_info())
-        instance.report_engine_event(error.message, run, EngineEventData.engine_error(error))
-        instance.report_run_failed(run)
-    return None
-
-
-_ERRANDS: dict[str, Callable[[dg.DagsterInstance, str, str], None]] = {"lost": _report_lost, "hand_over": _hand_over}

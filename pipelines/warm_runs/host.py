@@ -13,7 +13,6 @@ import selectors
 import signal
 from pathlib import Path
 from time import monotonic
-from uuid import uuid4
 
 import structlog
 
@@ -39,7 +38,6 @@ class Host:
         self._config, self._place, self._cards = config, place, Cards(place)
         self._selector = selectors.DefaultSelector()
         self._reception = Reception(place, self._selector, self._answer)
-        self._name = uuid4().hex
         self._roster = Roster()
         self._signals = SignalPipe([signal.SIGTERM, signal.SIGINT, signal.SIGCHLD])
         self._stop_by: float | None = None
@@ -74,8 +72,10 @@ class Host:
                 if refusal := self._refusal():
                     return {"refused": refusal}
                 visit.offered = Given(run_id, reference)
-                return {"ready": self._name}
+                return {"ready": True}
             case {"do": "start"} if visit.offered is not None:
+                if self._stop_by is not None:
+                    return {"refused": self._refusal()}
                 self._take(visit.offered)
                 return {"taken": True}
             case {"do": "terminate", "run_id": str(run_id)}:

@@ -150,6 +150,13 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
                 return CheckRunHealthResult(WorkerStatus.FAILED, str(answer.get("why")))
         return self._health_without_host(run.run_id)
 
+    def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
+        """Say where a run stands with the host, for the log of a run that did not start or end in time."""
+        if is_of_default(run):
+            return None
+        state = self._ask({"do": "ask", "run_id": run.run_id}).get("state")
+        return f"Its state with the warm run host: {state or 'the host does not answer'}."
+
     def _health_without_host(self, run_id: str) -> CheckRunHealthResult:
         try:
             cards = Cards(self._open_place())

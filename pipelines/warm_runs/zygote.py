@@ -55,9 +55,10 @@ class Zygote:
 
     def serve(self, module: str, preload: Sequence[str]) -> None:
         """Warm up, and do what the host says until it is gone."""
-        self._tell(self._warm_up(module, preload))
+        state = self._warm_up(module, preload)
         gc.collect()
         gc.freeze()  # children never look through what they inherit, and so do not copy it
+        self._tell(state)
         self._selector.register(self._host, selectors.EVENT_READ)
         self._selector.register(self._signals, selectors.EVENT_READ)
         while True:
@@ -73,14 +74,12 @@ class Zygote:
 
         try:
             _load(module)
-            for name in preload:
-                importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001 - code that is being edited may raise anything, SystemExit too
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else f"{where[0]}:{where[1]}"
             return {"tell": "broken", "why": f"{module} does not import: {type(error).__name__}: {error} ({place})"}
-        for name in self._rehearse():
-            with suppress(Exception):
+        for name in (*preload, *self._rehearse()):
+            with suppress(Exception):  # the run that needs it says so
                 importlib.import_module(name)
         return {"tell": "ready"}
 

@@ -2,21 +2,24 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 import pytest
 from dagster._core.errors import DagsterInvariantViolationError
+from dagster._core.events import DagsterEvent
 from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from cli.ports import is_free
 from pipelines.warm_runs.config import make_place
+from pipelines.warm_runs.errands import ERRANDS
 from pipelines.warm_runs.tags import BY_DEFAULT, BY_WARM_HOST, LAUNCHED_BY
 from tests.pipelines.warm_runs.conftest import Staged
 from tests.pipelines.warm_runs.stage import LOCATION, Stage, code_server, wait_until
 from tests.ports import free_port
 
+Errand = Callable[[dg.DagsterInstance, str, str], None]
 SUCCESS, CANCELED = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED
 
 
@@ -107,6 +110,19 @@ def test_code_that_changes_is_new_in_the_next_run_and_broken_code_falls_back_unt
     assert stage.ended(mended) is SUCCESS
     assert "logged by the first version" in stage.messages(mended)
     assert stage.run(mended).tags[LAUNCHED_BY] == BY_WARM_HOST
+
+
+@pytest.mark.parametrize("errand", ERRANDS.values(), ids=ERRANDS.keys())
+def test_a_run_that_was_handed_over_once_is_neither_launched_again_nor_failed(stage: Stage, errand: Errand) -> None:
+    """The errand's process may be killed after the code server was told and before the host heard of it."""
+    run = stage.create("greet_job", **{LAUNCHED_BY: BY_DEFAULT})
+    starting = DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, run.job_name)
+    stage.instance.report_dagster_event(starting, run.run_id)
+
+    errand(stage.instance, run.run_id, "the code does not import.")
+
+    assert stage.run(run.run_id).status is dg.DagsterRunStatus.STARTING
+    assert "the code does not import" not in stage.messages(run.run_id)
 
 
 def test_a_run_of_another_location_is_not_the_hosts(stage: Stage) -> None:

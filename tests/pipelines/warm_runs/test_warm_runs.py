@@ -84,6 +84,7 @@ def test_more_runs_than_may_go_at_once_wait_their_turn(stage: Stage) -> None:
         fifo.wait_for_a_reader()
     third, fourth = stage.launch("greet_job"), stage.launch("greet_job")
     assert stage.health(third) == "RUNNING"
+    assert "queued" in str(stage.launcher.get_run_worker_debug_info(stage.run(third)))
 
     assert stage.launcher.terminate(fourth)
     assert stage.ended(fourth) is CANCELED
