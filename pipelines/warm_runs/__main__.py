@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from pipelines.warm_runs.config import NoFolder, configured, make_place
+from pipelines.warm_runs.config import NoFolder, configured
 from pipelines.warm_runs.host import Host
 from pipelines.warm_runs.reception import AlreadyServed
 from resources.logs import configure_logging
@@ -31,7 +31,7 @@ def main() -> int:
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
         return 0
     try:
-        Host(config, make_place(config.place(home))).serve()
+        Host(config, config.place(home)).serve()
     except (AlreadyServed, NoFolder) as error:
         _log.error(str(error))
         return 1

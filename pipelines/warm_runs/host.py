@@ -62,6 +62,7 @@ class Host:
         while not self._nursery.all_ended and monotonic() < until:
             self._selector.select(0.1)
             self._signals.drain()
+        self._reception.leave(keep_folder=bool(self._config.folder))
         _log.info("ended")
 
     # Launchers

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from pipelines.warm_runs.config import make_place
 from pipelines.warm_runs.roster import Given
 from pipelines.warm_runs.wire import Lines, Message, line
 
@@ -66,6 +67,16 @@ class Reception:
             self._listener.close()
             (self._place / "host.sock").unlink(missing_ok=True)
 
+    def leave(self, keep_folder: bool) -> None:
+        """Give up the place, and leave nothing behind where no run is to be accounted for."""
+        with suppress(OSError):  # cards lie there still
+            (self._place / "runs").rmdir()
+        (self._place / "host.lock").unlink(missing_ok=True)
+        os.close(self._lock)
+        if not keep_folder:
+            with suppress(OSError):
+                self._place.rmdir()
+
     def _accept(self) -> None:
         with suppress(BlockingIOError, ConnectionError):
             assert self._listener is not None  # noqa: S101 - it is what became readable
@@ -96,10 +107,15 @@ class Reception:
 
 def _lock(place: Path) -> int:
     """Hold the place for as long as this process lives."""
-    descriptor = os.open(place / "host.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = make_place(place) / "host.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         raise AlreadyServed(f"another host serves {place}; end it first") from error
-    return descriptor
+    with suppress(FileNotFoundError):
+        if path.stat().st_ino == os.fstat(descriptor).st_ino:
+            return descriptor
+    os.close(descriptor)  # a host that was leaving took the file away
+    return _lock(place)
