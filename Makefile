@@ -10,7 +10,8 @@ READY := $(VENV)/.ready
 CODE := esim resources assets pipelines api cli sandbox bench tests
 WORKERS ?= auto
 
-.PHONY: help setup run demo check format test browser lock clean bench-catalogue bench-api bench-start bench-orders bench-storage
+.PHONY: help setup run demo check format test browser lock clean \
+	bench-api bench-catalogue bench-launch bench-orders bench-start bench-storage
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +69,9 @@ bench-orders: setup ## The order path on the whole platform: figures against tar
 
 bench-storage: setup ## Growth of Dagster's storage by 10,000 orders against its budget
 	$(BIN)/python -m bench.storage
+
+bench-launch: setup ## From a run's creation to its op: warm and default launcher
+	$(BIN)/python -m bench.launch
 
 clean: ## Remove what can be made again; the data folder stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

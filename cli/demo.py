@@ -21,7 +21,7 @@ from cli.ports import free_ports
 from cli.processes import background
 from cli.run import prepare_environment, wait_for
 
-_PARTS = ("sandbox", "api", "code", "daemon")
+_PARTS = ("sandbox", "api", "code", "runs", "daemon")
 _UP_WITHIN_SECONDS = 60
 
 

@@ -123,7 +123,8 @@ def _ports_free_or_exit(settings: Settings, console: Console) -> None:
 
 
 def _parts(settings: Settings) -> tuple[str, ...]:
-    return ("api", "code", "daemon", "web") if settings.live else ("sandbox", "api", "code", "daemon", "web")
+    ours = ("api", "code", "runs", "daemon", "web")
+    return ours if settings.live else ("sandbox", *ours)
 
 
 def _announce(settings: Settings, console: Console, stop: threading.Event) -> None:
