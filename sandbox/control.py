@@ -1,7 +1,7 @@
 """Control routes: faults, purchases, reset, deliveries, and the home page that links everything."""
 
 import html
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -12,8 +12,11 @@ from starlette.responses import Response
 from sandbox import mail, slack
 from sandbox.faults import CALLS, SLUGS, BadFaultError
 from sandbox.stripe import state as stripe
-from sandbox.wire import reply
+from sandbox.wire import as_json, reply
 from sandbox.world import World
+
+
+LONGEST_LEAP_SECONDS = 30 * 86_400
 
 
 def _problem(status: int, text: str) -> Response:
@@ -33,7 +36,8 @@ class ControlPanel:
     async def faults(self) -> Response:
         """Faults in force and what can be asked for."""
         book = self._world.faults
-        return reply({"faults": book.as_json(), "targets": book.targets, "kinds": book.kinds})
+        shown = {"faults": book.as_json(), "targets": book.targets, "kinds": book.kinds}
+        return reply(shown | {"struck": dict(book.struck)})
 
     async def put_faults(self, request: Request) -> Response:
         """Put one fault or a list of them in force; all or none."""
@@ -89,6 +93,15 @@ class ControlPanel:
         self._world.reset()
         return Response(status_code=204)
 
+    async def put_clock(self, request: Request) -> Response:
+        """Put this sandbox's clock ahead of the real one: ids, limits, holds and signatures follow it, waits do not."""
+        wanted = as_json(await request.body())
+        ahead = wanted.get("ahead_seconds") if isinstance(wanted, dict) else None
+        if isinstance(ahead, bool) or not isinstance(ahead, int | float) or not 0 <= ahead <= LONGEST_LEAP_SECONDS:
+            return _problem(422, f"ahead_seconds must be a number from 0 to {LONGEST_LEAP_SECONDS}; not {ahead!r}")
+        self._world.ahead = timedelta(seconds=ahead)
+        return reply({"now": self._world.clock().isoformat()})
+
     async def webhooks(self) -> Response:
         """The last deliveries."""
         return reply({"deliveries": list(self._world.courier.log)})
@@ -134,6 +147,7 @@ def build(world: World) -> APIRouter:
     router.add_api_route("/sandbox/faults", panel.clear_faults, methods=["DELETE"], **options)
     router.add_api_route("/sandbox/purchases", panel.purchases, methods=["GET"], **options)
     router.add_api_route("/sandbox/webhooks", panel.webhooks, methods=["GET"], **options)
+    router.add_api_route("/sandbox/clock", panel.put_clock, methods=["PUT"], **options)
     router.add_api_route("/sandbox/reset", panel.reset, methods=["POST"], **options)
     router.add_api_route("/sandbox", panel.home, methods=["GET"], **options)
     return router
