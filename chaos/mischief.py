@@ -75,7 +75,9 @@ def provider_faults(rng: Random) -> list[Json]:
         kinds = [*_ON_ORDERS, *_ON_ORDERS_OF.get(slug, ())]
         for kind in rng.sample(kinds, rng.choices((0, 1, 2, 3), (1, 3, 3, 1))[0]):
             params = rng.choice(_ON_ORDERS.get(kind, ({},)))
-            faults.append(_fault(slug, "order", kind, rng.randint(1, 4), rng.choice((0.5, 1.0)), params))
+            call = "*" if kind == "price_change" else "order"  # a price moves everywhere, and for long
+            times = None if kind == "price_change" else rng.randint(1, 4)
+            faults.append(_fault(slug, call, kind, times, rng.choice((0.5, 1.0)) if times else 1.0, params))
         if rng.random() < 0.3:
             kind = rng.choice(list(_ON_LOOK_UPS))
             params = rng.choice(_ON_LOOK_UPS[kind])
@@ -97,7 +99,7 @@ def other_faults(rng: Random) -> list[tuple[str, Json]]:
     return found
 
 
-def _fault(slug: str, call: str, kind: str, times: int, probability: float, params: Json) -> Json:
+def _fault(slug: str, call: str, kind: str, times: int | None, probability: float, params: Json) -> Json:
     return {
         "provider": slug,
         "call": call,

@@ -15,8 +15,10 @@ from sqlalchemy import Connection, or_, select, update
 from esim.money import Money
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
+from resources.db.fees import ask_for_fee
+from resources.db.refund_events import Teller, book_early_refunds, hold_if_paid_back
 from resources.db.refunds import request_refund
-from resources.db.tables import orders, refunds
+from resources.db.tables import ledger_entries, orders, refunds
 from resources.db.transitions import Event, OrderRow, lock_order, lock_units, move_order, move_unit, note
 from resources.db.valuation import usd_micros
 
@@ -68,6 +70,8 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
         return _mismatch(conn, order, payment, booking)
     _note_payment(conn, order, payment, booking)
     _book(conn, order, payment)
+    teller = Teller(booking.actor, booking.now)
+    early = book_early_refunds(conn, order, payment.payment_intent, teller)
     if order.status is OrderStatus.ATTENTION:
         reason = "paid while it waits for a person; nothing is delivered until somebody decides"
         _note_event(conn, order, reason, payment, booking)
@@ -84,6 +88,10 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
         now=booking.now,
         details=_details(payment),
     )
+    if early is not None and hold_if_paid_back(conn, order, early, teller):
+        reason = f"{early} of it was paid back by hand before its payment was heard of. Nothing is bought for it"
+        _tell(conn, order, "paid_back_early", payment, reason)
+        return PaymentResult.HELD
     return PaymentResult.PAID
 
 
@@ -130,20 +138,28 @@ def order_exists(conn: Connection, order_id: UUID) -> bool:
 
 def _second_payment(conn: Connection, order: OrderRow, payment: Payment, booking: Booking) -> PaymentResult:
     """Pay back what was paid twice: all of it, whatever state the order is in, and deliver nothing for it."""
+    if _is_booked(conn, payment):
+        return PaymentResult.KNOWN
+    _book(conn, order, payment)
+    ask_for_fee(conn, order.order_id)
+    early = book_early_refunds(conn, order, payment.payment_intent, Teller(booking.actor, booking.now))
+    left = payment.amount - early if early is not None else payment.amount
+    if left.minor <= 0:  # somebody was quicker
+        _note_event(conn, order, f"{SECOND_PAYMENT}, paid back by hand already", payment, booking)
+        return PaymentResult.SECOND
     asked = request_refund(
         conn,
         key=f"second:{payment.payment_intent}",
         order_id=order.order_id,
         payment_intent=payment.payment_intent,
-        amount=payment.amount,
+        amount=left,
         reason=SECOND_PAYMENT,
         esim_n=None,
     )
     if not asked:
         return PaymentResult.KNOWN
-    _book(conn, order, payment)
     _note_event(conn, order, SECOND_PAYMENT, payment, booking)
-    _tell(conn, order, "second_payment", payment, f"{SECOND_PAYMENT}: {payment.amount} is being refunded")
+    _tell(conn, order, "second_payment", payment, f"{SECOND_PAYMENT}: {left} is being refunded")
     return PaymentResult.SECOND
 
 
@@ -153,6 +169,7 @@ def _mismatch(conn: Connection, order: OrderRow, payment: Payment, booking: Book
     if payment.payment_intent:
         _note_payment(conn, order, payment, booking)
         _book(conn, order, payment)
+        book_early_refunds(conn, order, payment.payment_intent, Teller(booking.actor, booking.now))
     moved = move_order(
         conn,
         order,
@@ -189,6 +206,11 @@ def _book(conn: Connection, order: OrderRow, payment: Payment) -> bool:
         return False
     entries = ledger.payment_received(payment.amount, micros)
     return ledger.post(conn, f"payment:{payment.payment_intent}", order.order_id, entries)
+
+
+def _is_booked(conn: Connection, payment: Payment) -> bool:
+    key = f"payment:{payment.payment_intent}"
+    return conn.scalar(select(ledger_entries.c.entry_id).where(ledger_entries.c.posting_key == key).limit(1)) is not None
 
 
 def _note_event(conn: Connection, order: OrderRow, reason: str, payment: Payment, booking: Booking) -> None:
