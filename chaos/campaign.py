@@ -34,7 +34,7 @@ _DRAIN_ENDS_WITHIN = 15.0  # a worker reads with patience; one that takes longer
 class Result:
     """What one seed came to."""
 
-    seed: int
+    name: str
     violations: list[Violation] = field(default_factory=list)
     waiting: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
@@ -45,7 +45,7 @@ class Result:
 def play(stage: Stage, seed: int, orders: int, bug: str = "") -> Result:
     """Run one campaign and compare all sides."""
     started, before = time.monotonic(), stage.outside.struck()
-    with stage.shop(seed) as shop:
+    with stage.shop(f"seed-{seed}") as shop:
         storm = _Storm(shop, seed, orders, bug)
         storm.blow()
         settle_down(shop, storm.baskets, storm.customers, storm.tally, bug)
@@ -53,11 +53,11 @@ def play(stage: Stage, seed: int, orders: int, bug: str = "") -> Result:
         sides = read_sides(shop.engine, stage.outside, Vault.from_settings(shop.settings))
         violations, waiting = check(sides)
         storm.tally.take_over(deaths(shop.diary))
-        _count_ends(sides, storm.tally)
+        count_ends(sides, storm.tally)
     struck = stage.outside.struck()
     faults = Counter({f"fault at {name}": count - before.get(name, 0) for name, count in struck.items()})
     storm.tally.take_over(+faults)
-    return Result(seed, violations, waiting, storm.tally.counts, sides, time.monotonic() - started)
+    return Result(f"seed {seed}", violations, waiting, storm.tally.counts, sides, time.monotonic() - started)
 
 
 class _Storm:
@@ -86,8 +86,8 @@ class _Storm:
         for part, fault in mischief.other_faults(rng):
             shop.stage.outside.put_other_faults(part, fault)
         bought = [crowd.submit(self.customers.buy, buyer) for buyer in buyers]
-        for basket in [one for one in self.baskets if rng.random() < 0.5]:
-            crowd.submit(self.customers.trouble, basket)
+        for earlier in [one for one in self.baskets if rng.random() < 0.5]:
+            crowd.submit(self.customers.trouble, earlier)
         for _ in range(2):
             self._start_drain()
         for act in self._acts():
@@ -102,7 +102,11 @@ class _Storm:
         rng = self._rng
         fate = Fate.of(rng) if rng.random() < 0.6 else None
         self._shop.start_drain(
-            fate=fate, workers=rng.choice((2, 6, 10)), max_seconds=rng.uniform(0.8, 2.0), limited=self._limited, bug=self._bug
+            fate=fate,
+            workers=rng.choice((2, 6, 10)),
+            max_seconds=rng.uniform(0.8, 2.0),
+            limited=self._limited,
+            bug=self._bug,
         )
         self.tally.add("workers started")
 
@@ -163,7 +167,8 @@ class _Storm:
         self.tally.add("leaps of the clock", int(seconds > 0))
 
 
-def _count_ends(sides: Sides, tally: Tally) -> None:
+def count_ends(sides: Sides, tally: Tally) -> None:
+    """Count what became of everything."""
     for unit in sides.units.values():
         tally.add(f"units {unit['status']}" if sides.is_paid(unit["order_id"]) else "units never paid")
     tally.add("orders paid", sum(sides.is_paid(order_id) for order_id in sides.orders))

@@ -61,12 +61,12 @@ def read_plans(settings: Settings) -> dict[str, list[Plan]]:
     return found
 
 
-def put_on_sale(engine: Engine, plans: Mapping[str, list[Plan]], seed: int) -> list[str]:
+def put_on_sale(engine: Engine, plans: Mapping[str, list[Plan]], name: str) -> list[str]:
     """Put packages on sale that every provider can serve, each provider being the first choice of one of them.
 
     That the plans are equivalent is our say; what is bought, and what it costs, is the provider's.
     """
-    rng, slugs = Random(f"catalogue {seed}"), list(plans)  # noqa: S311 - repeatable, not secret
+    rng, slugs = Random(f"catalogue {name}"), list(plans)  # noqa: S311 - repeatable, not secret
     ids = [f"chaos-{n}" for n in range(PACKAGES)]
     with engine.begin() as conn:
         version = conn.scalar(

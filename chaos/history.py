@@ -41,7 +41,9 @@ def _lines(order_id: UUID, n: int | None, sides: Sides) -> Iterator[str]:
     yield from _providers_side(attempts, sides)
     yield "  in stock"
     numbers = {attempt["attempt_id"] for attempt in attempts}
-    yield from _rows((row for row in sides.stock if row["attempt_id"] in numbers), ("provider", "provider_order_id", "reason"))
+    yield from _rows(
+        (row for row in sides.stock if row["attempt_id"] in numbers), ("provider", "provider_order_id", "reason")
+    )
     yield "  the payment service"
     yield from _rows(
         sides.charges_of(order_id),

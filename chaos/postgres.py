@@ -21,8 +21,8 @@ from resources.db.embedded import leave_embedded, start_embedded, with_database
 from resources.db.migrate import migrate
 
 _TEMPLATE = "template_campaign"
-_MOST_CONNECTIONS = 100
-_SPEED = ("fsync = off", "full_page_writes = off")
+_MOST_CONNECTIONS = 200
+_SETTINGS = ("fsync = off", "full_page_writes = off", f"max_connections = {_MOST_CONNECTIONS}")
 _UP_WITHIN_SECONDS = 60.0
 
 
@@ -33,9 +33,9 @@ class Server:
         self._folder = folder
         self.url = start_embedded(folder)
         with self._admin() as admin:
-            for setting in _SPEED:
+            for setting in _SETTINGS:
                 admin.execute(f"alter system set {setting}".encode())
-            admin.execute("select pg_reload_conf()")
+        self.crash_and_restart()  # some settings are read at the start only
         template = with_database(self.url, _TEMPLATE)
         migrate(Databases(template, template, template))
 

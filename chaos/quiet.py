@@ -1,8 +1,6 @@
 """After the storm: faults off, lost messages healed as in life, and work and leaps until nothing is due any more.
 
-What the product times by the database's own clock cannot be leapt over (when a notice, a refund or a fee is tried
-again). Only for these the due times are brought forward, by changing `next_attempt_at` (`fee_due_at`) and nothing else,
-while no worker is alive.
+What the product times by the database's own clock cannot be leapt over; `Shop.make_due` brings it forward.
 """
 
 import time
@@ -17,11 +15,6 @@ from chaos.tally import Tally
 # answers a repeated request with the error it gave the first.
 _STEPS = (61.0, 130.0, 310.0, 310.0, 960.0, 1_800.0, 1_800.0, 3_700.0, 3_700.0, 90_000.0, 3_700.0)
 _WEBHOOKS_WITHIN = 20.0
-_DUE = (
-    "update outbox set next_attempt_at = now() where sent_at is null",
-    "update refunds set next_attempt_at = now() where state = 'requested'",
-    "update orders set fee_due_at = now() where fee_due_at is not null",
-)
 _LEFT = """
 select (select count(*) from esims where status in ('queued', 'working', 'pending', 'unknown', 'failed')
         or (status = 'attention' and next_attempt_at is not null))
@@ -41,7 +34,7 @@ def settle_down(shop: Shop, baskets: list[Basket], customers: Customers, tally: 
     shop.stage.leap_to(shop.clock.ahead_seconds + 11)
     _heal_lost_payments(shop, baskets, customers, tally)
     for seconds in _STEPS:
-        _make_due(shop)
+        shop.make_due()
         shop.start_drain(workers=10, idle_seconds=0.05, max_seconds=0.6, bug=bug)
         shop.end_drains(30.0)
         shop.await_arrivals()
@@ -76,12 +69,6 @@ def _heal_lost_events(shop: Shop, tally: Tally) -> None:
         if all(event["state"] == "delivered" for event in events):
             return
         time.sleep(0.05)
-
-
-def _make_due(shop: Shop) -> None:
-    with shop.engine.begin() as conn:
-        for statement in _DUE:
-            conn.execute(text(statement))
 
 
 def _left(shop: Shop) -> int:

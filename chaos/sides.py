@@ -88,7 +88,9 @@ def _matched(
     by_iccid = {(unit["provider"], _bytes(unit["iccid_hash"])): done.get(unit["esim_id"]) for unit in units}
     by_iccid |= {(row["provider"], _bytes(row["iccid_hash"])): by_id.get(row["attempt_id"]) for row in stock}
     by_reference = {attempt["reference"]: attempt for attempt in attempts}
-    by_number = _grouped((a for a in attempts if a["provider_order_id"]), lambda a: (a["provider"], a["provider_order_id"]))
+    by_number = _grouped(
+        (a for a in attempts if a["provider_order_id"]), lambda a: (a["provider"], a["provider_order_id"])
+    )
     found: dict[int, Row] = {}
     for index, row in enumerate(purchases):
         hashed = vault.lookup_hash(row["iccid"]) if row["iccid"] else b""

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from chaos import children
 from chaos.catalogue import Plan, put_on_sale, read_plans
@@ -28,6 +28,11 @@ from resources.settings import Settings
 PLANS_PER_PROVIDER = 40
 _UP_WITHIN_SECONDS = 60.0
 _ROOT = Path(__file__).resolve().parent.parent
+_DUE = (
+    "update outbox set next_attempt_at = now() where sent_at is null",
+    "update refunds set next_attempt_at = now() where state = 'requested'",
+    "update orders set fee_due_at = now() where fee_due_at is not null",
+)
 Json = dict[str, Any]
 
 
@@ -134,6 +139,16 @@ class Shop:
             self.api.join()
             self.api = None
 
+    def make_due(self) -> None:
+        """Bring forward what the product times by the database's own clock, which cannot be leapt over.
+
+        That is when a notice, a refund or a fee is tried again: `next_attempt_at` and `fee_due_at` are set to now and
+        nothing else is touched, while no worker is alive.
+        """
+        with self.engine.begin() as conn:
+            for statement in _DUE:
+                conn.execute(text(statement))
+
     def await_arrivals(self) -> None:
         """Let requests of workers that are gone arrive: the sandbox reads what its sockets hold before it answers us."""
         for _ in range(3):
@@ -172,15 +187,15 @@ class Stage:
         self.clock.set_ahead(ahead_seconds)
 
     @contextmanager
-    def shop(self, seed: int) -> Iterator[Shop]:
+    def shop(self, name: str) -> Iterator[Shop]:
         """Open a fresh shop at the real time; when it is over, nothing of it is left but its folder."""
         self.outside.reset()
         self.clock.set_ahead(0)
         url = self.postgres.create()
-        folder = self.folder / f"seed-{seed}"
+        folder = self.folder / name
         folder.mkdir(exist_ok=True)
         engine = make_engine(url, pool_size=4)
-        shop = Shop(self, self._settings(url), engine, put_on_sale(engine, self.plans, seed), folder)
+        shop = Shop(self, self._settings(url), engine, put_on_sale(engine, self.plans, name), folder)
         try:
             shop.start_api()
             yield shop

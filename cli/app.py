@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from cli import catalogue, demo, doctor, orders, run, sql, storage
+from cli import catalogue, chaos, demo, doctor, orders, run, sql, storage
 from esim.errors import NumnaRoadError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("packages")(catalogue.packages)
 app.add_typer(orders.app, name="order")
 app.command("sql")(sql.sql)
 app.command("demo")(demo.demo)
+app.command("chaos")(chaos.chaos)
 
 
 def main() -> None:

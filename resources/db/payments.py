@@ -210,7 +210,9 @@ def _book(conn: Connection, order: OrderRow, payment: Payment) -> bool:
 
 def _is_booked(conn: Connection, payment: Payment) -> bool:
     key = f"payment:{payment.payment_intent}"
-    return conn.scalar(select(ledger_entries.c.entry_id).where(ledger_entries.c.posting_key == key).limit(1)) is not None
+    return (
+        conn.scalar(select(ledger_entries.c.entry_id).where(ledger_entries.c.posting_key == key).limit(1)) is not None
+    )
 
 
 def _note_event(conn: Connection, order: OrderRow, reason: str, payment: Payment, booking: Booking) -> None:

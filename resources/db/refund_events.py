@@ -98,9 +98,7 @@ def hold_if_paid_back(conn: Connection, order: OrderRow, by_hand: Money, teller:
     """Stop buying for a locked order all of which was paid back while something of it is still to be delivered."""
     if order.refunded_minor < order.amount_minor or not _is_unfinished(conn, order):
         return False
-    return hold_order(
-        conn, order, reason=f"{_by_hand(by_hand)}, all of it", actor=teller.actor, now=teller.now
-    )
+    return hold_order(conn, order, reason=f"{_by_hand(by_hand)}, all of it", actor=teller.actor, now=teller.now)
 
 
 def _by_hand(amount: Money) -> str:

@@ -21,6 +21,7 @@ from esim.purchase import ErrorType, EsimProfile, Outcome, Pending, Provisioned,
 from resources.db import ledger, notices
 from resources.db.costs import booked_cost
 from resources.db.leases import lock_unit
+from resources.db.late_doubts import look_again
 from resources.db.stock import keep_as_stock
 from resources.db.tables import esims, purchase_attempts
 from resources.db.transitions import (
@@ -226,6 +227,8 @@ def _apply_late(case: Case, outcome: Outcome, scribe: Scribe) -> None:
     conn, unit, attempt = case.conn, case.unit, case.attempt
     if isinstance(outcome, Rejected) and attempt.state in OPEN_STATES:
         _change_attempt(case, {"state": "rejected", "error_type": outcome.error_type, "finished_at": scribe.now})
+    if isinstance(outcome, Unknown) and attempt.state == "rejected":
+        look_again(conn, case.order, unit, attempt, scribe.now)
     if not isinstance(outcome, Provisioned | Pending) or attempt.state == "provisioned":
         return
     cost, micros = booked_cost(conn, attempt, outcome.cost)

@@ -306,3 +306,30 @@ def test_statement_killing_reaches_every_write_of_the_protocol(shop: Shop) -> No
     with shop.engine.connect() as conn:
         assert conn.scalar(text("select count(*) from esims where status = 'delivered'")) == 1
     assert 8 <= len(writes) < 13
+
+
+def test_worker_that_sends_after_its_purchase_was_proven_absent_and_hears_nothing_is_not_forgotten(
+    shop: Shop, rows: Rows
+) -> None:
+    asleep, awake = Event(), Event()
+
+    def sleeps_before_the_wire(provider: ScriptedProvider, request: PurchaseRequest) -> Outcome:
+        asleep.set()
+        assert awake.wait(30)
+        return sells_without_answer(provider, request)
+
+    shop.cheap.script.append(sleeps_before_the_wire)
+    order_id = paid_order(shop.engine)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(work_one, shop)
+        assert asleep.wait(30)
+        recover(shop)
+        assert order_state(shop.engine, order_id) == "completed"
+        awake.set()
+        late.result(timeout=30)
+    shop.clock.advance(seconds=2)
+    shop.drain()
+    assert rows("select provider, state from stock_esims") == [{"provider": "airalo", "state": "stock"}]
+    assert unit_states(shop.engine, order_id) == ["delivered"]
+    [(_, told)] = [note for note in shop.notifier.posted if "late_doubt" in note[0]]
+    assert "woke up late" in told
