@@ -76,7 +76,7 @@ class _Storm:
     def blow(self) -> None:
         """Play every round, with a leap of the clock after each."""
         with ThreadPoolExecutor(BUYERS_AT_ONCE) as crowd:
-            for buyers in [*self._rounds, [], []]:
+            for buyers in [*self._rounds, []]:
                 self._round(buyers, crowd)
                 self._leap()
 

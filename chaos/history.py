@@ -1,10 +1,21 @@
-"""The whole history of one unit as text: what we noted, what the provider and the payment service have on their books."""
+"""The whole history of one unit as text: what we noted, and what the others have on their books."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from uuid import UUID
 
 from chaos.invariants import Violation
 from chaos.sides import Row, Sides
+
+_ORDER = ("display_id", "order_id", "status", "payment_status", "amount_minor", "refunded_minor")
+_ORDER_MORE = ("hold_reason", "deadline_at")
+_UNIT = ("n", "status", "provider", "provider_order_id", "failures", "fence", "next_attempt_at")
+_ATTEMPT = ("number", "provider", "provider_package_id", "state", "error_type", "error", "reference")
+_ATTEMPT_MORE = ("provider_order_id", "cost", "started_at", "sent_at", "finished_at", "evidence")
+_STOCK = ("provider", "provider_order_id", "reason")
+_CHARGE = ("charge_id", "payment_intent", "amount_minor", "refunded_minor", "fee_minor", "status", "refunds")
+_REFUND = ("refund_key", "amount_minor", "state", "attempts", "reason", "last_error")
+_ENTRY = ("posting_key", "account", "amount_micros")
+_NOTICE = ("key", "payload", "attempts", "sent_at", "last_error")
 
 
 def story_of(violation: Violation, sides: Sides) -> str:
@@ -17,47 +28,42 @@ def story_of(violation: Violation, sides: Sides) -> str:
 
 def _lines(order_id: UUID, n: int | None, sides: Sides) -> Iterator[str]:
     order = sides.orders[order_id]
-    yield f"  order {order['display_id']} {order_id}: {order['status']}, {order['payment_status']}, hold: {order['hold_reason']}"
-    yield f"    {order['amount_minor']} {order['currency']}, refunded {order['refunded_minor']}, deadline {order['deadline_at']}"
     units = [unit for unit in sides.units_of(order_id) if n in {None, unit["n"]}]
     ids = {unit["esim_id"] for unit in units}
-    for unit in units:
-        yield f"  unit {unit['n']}: {unit['status']}, {unit['provider']}, order {unit['provider_order_id']}, due {unit['next_attempt_at']}"
-    yield "  history"
-    for event in sides.events:
-        if event["order_id"] == order_id and (n is None or event["esim_n"] in {None, n}):
-            subject = "order " if event["esim_n"] is None else f"unit {event['esim_n']}"
-            steps = f"{event['from_status']} -> {event['to_status']}"
-            yield f"    {event['at']:%H:%M:%S.%f} {subject} {steps}: {event['reason']} ({event['actor']}) {event['details'] or ''}"
     attempts = [attempt for attempt in sides.attempts if attempt["esim_id"] in ids]
+    yield "  order"
+    yield from _rows([order], (*_ORDER, *_ORDER_MORE))
+    yield "  units"
+    yield from _rows(units, _UNIT)
+    yield "  history"
+    yield from (_step(one) for one in sides.events if one["order_id"] == order_id and _concerns(one, n))
     yield "  purchases attempted"
-    for a in attempts:
-        yield (
-            f"    unit's {a['number']}: {a['provider']} {a['provider_package_id']} {a['state']} {a['error_type'] or ''} "
-            f"{a['error'] or ''} reference {a['reference']} order {a['provider_order_id']} cost {a['cost']} "
-            f"started {a['started_at']:%H:%M:%S.%f} sent {a['sent_at'] and format(a['sent_at'], '%H:%M:%S.%f')} "
-            f"evidence {a['evidence']}"
-        )
+    yield from _rows(attempts, (*_ATTEMPT, *_ATTEMPT_MORE))
     yield from _providers_side(attempts, sides)
-    yield "  in stock"
-    numbers = {attempt["attempt_id"] for attempt in attempts}
-    yield from _rows(
-        (row for row in sides.stock if row["attempt_id"] in numbers), ("provider", "provider_order_id", "reason")
-    )
-    yield "  the payment service"
-    yield from _rows(
-        sides.charges_of(order_id),
-        ("charge_id", "payment_intent", "amount_minor", "refunded_minor", "fee_minor", "status", "refunds"),
-    )
-    yield "  refunds"
-    refunds = [row for row in sides.refunds if row["order_id"] == order_id]
-    yield from _rows(refunds, ("refund_key", "amount_minor", "state", "attempts", "reason", "last_error"))
-    yield "  ledger"
-    entries = [row for row in sides.ledger if row["order_id"] == order_id]
-    yield from _rows(entries, ("posting_key", "account", "amount_micros"))
-    yield "  notices"
-    notices = [row for row in sides.outbox if row["order_id"] == order_id]
-    yield from _rows(notices, ("key", "payload", "attempts", "sent_at", "last_error"))
+    for title, rows, names in (
+        ("in stock", _of(sides.stock, "attempt_id", {attempt["attempt_id"] for attempt in attempts}), _STOCK),
+        ("the payment service", sides.charges_of(order_id), _CHARGE),
+        ("refunds", _of(sides.refunds, "order_id", {order_id}), _REFUND),
+        ("ledger", _of(sides.ledger, "order_id", {order_id}), _ENTRY),
+        ("notices", _of(sides.outbox, "order_id", {order_id}), _NOTICE),
+    ):
+        yield f"  {title}"
+        yield from _rows(rows, names)
+
+
+def _step(event: Row) -> str:
+    subject = "order " if event["esim_n"] is None else f"unit {event['esim_n']}"
+    steps = f"{event['from_status']} -> {event['to_status']}"
+    why = f"{event['reason']} ({event['actor']}) {event['details'] or ''}"
+    return f"    {event['at']:%H:%M:%S.%f} {subject} {steps}: {why}"
+
+
+def _concerns(event: Row, n: int | None) -> bool:
+    return n is None or event["esim_n"] in {None, n}
+
+
+def _of(rows: Iterable[Row], name: str, values: Container[object]) -> list[Row]:
+    return [row for row in rows if row[name] in values]
 
 
 def _providers_side(attempts: list[Row], sides: Sides) -> Iterator[str]:
@@ -65,11 +71,12 @@ def _providers_side(attempts: list[Row], sides: Sides) -> Iterator[str]:
     ids, asked = {a["attempt_id"] for a in attempts}, {(a["provider"], a["provider_package_id"]) for a in attempts}
     for index, row in enumerate(sides.purchases):
         attempt = sides.attempt_of.get(index)
-        if (attempt and attempt["attempt_id"] in ids) or (
-            attempt is None and (row["provider"], row["package_id"]) in asked
-        ):
+        is_ours = attempt is not None and attempt["attempt_id"] in ids
+        may_be_ours = attempt is None and (row["provider"], row["package_id"]) in asked
+        if is_ours or may_be_ours:
             whose = f"attempt {attempt['number']}" if attempt else "nobody's"
-            yield f"    {row['at']} {row['provider']} order {row['order_id']} {row['package_id']} {row['state']} {row['cost']}: {whose}"
+            sold = f"{row['provider']} order {row['order_id']} {row['package_id']} {row['state']} {row['cost']}"
+            yield f"    {row['at']} {sold}: {whose}"
 
 
 def _rows(rows: Iterable[Row], names: tuple[str, ...]) -> Iterator[str]:

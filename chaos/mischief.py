@@ -1,4 +1,4 @@
-"""Which faults are put in force, drawn from the seed: a few at a time, at every provider, Stripe and the mail carrier."""
+"""Which faults are put in force, drawn from the seed: a few at a time at each provider, at Stripe and in the mail."""
 
 from random import Random
 from typing import Any

@@ -11,11 +11,13 @@ import time
 from multiprocessing.context import ForkServerProcess
 from uuid import UUID
 
+import psutil
 from sqlalchemy import text
 
 from chaos.campaign import Result
 from chaos.invariants import Violation
 from chaos.points import AFTER, BEFORE, COMMIT, REQUEST, Fate
+from chaos.postgres import state_of
 from chaos.scripted import Scripted
 from chaos.stage import Stage
 from resources.db.order_store import LEASE_SECONDS
@@ -95,9 +97,8 @@ def _falls_asleep(process: ForkServerProcess) -> bool:
     """Wait until a worker has stopped itself; False when it ended without coming to its point."""
     until = time.monotonic() + _FALLS_ASLEEP_WITHIN
     while time.monotonic() < until and process.exitcode is None:
-        with open(f"/proc/{process.pid}/stat") as stat:
-            if stat.read().rpartition(")")[2].split()[0] == "T":
-                return True
+        if state_of(process.pid or 0) == psutil.STATUS_STOPPED:
+            return True
         time.sleep(0.02)
     process.kill()
     process.join()

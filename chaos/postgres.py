@@ -1,4 +1,4 @@
-"""A Postgres server of the campaign's own, and every way to trouble it: restarted, backends killed, connections used up.
+"""A Postgres server of the campaign's own, and every way to trouble it.
 
 It keeps its promises over a killed process (`synchronous_commit` stays on) but not over a power cut (`fsync` is off).
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from uuid import uuid4
 
+import psutil
 import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
@@ -24,6 +25,7 @@ _TEMPLATE = "template_campaign"
 _MOST_CONNECTIONS = 200
 _SETTINGS = ("fsync = off", "full_page_writes = off", f"max_connections = {_MOST_CONNECTIONS}")
 _UP_WITHIN_SECONDS = 60.0
+_HOLDER = "holds a connection"
 
 
 class Server:
@@ -55,12 +57,7 @@ class Server:
     def kill_backend(self, url: str, rng: Random) -> int:
         """End one random session of a database, as an administrator would; return how many were ended."""
         with self._admin() as admin:
-            found = "select pid from pg_stat_activity where datname = %s and pid <> pg_backend_pid() order by pid"
-            pids = [row[0] for row in admin.execute(found, [make_url(url).database])]
-            if not pids:
-                return 0
-            admin.execute("select pg_terminate_backend(%s)", [rng.choice(pids)])
-        return 1
+            return end_session(admin, url, rng)
 
     def crash_and_restart(self) -> None:
         """Stop the server as a crash would (immediate mode), and start it again; it recovers from its log.
@@ -71,7 +68,7 @@ class Server:
         pid = int((self._folder / "postgres" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGQUIT)
         until = time.monotonic() + _UP_WITHIN_SECONDS
-        while _is_alive(pid):
+        while state_of(pid) not in {"", psutil.STATUS_ZOMBIE}:
             if time.monotonic() > until:
                 raise TimeoutError(f"Postgres (process {pid}) did not stop")
             time.sleep(0.02)
@@ -85,15 +82,13 @@ class Server:
         server.ensure_postgres_running()
 
     @contextmanager
-    def exhausted(self, url: str) -> Iterator[int]:
-        """Hold every connection the server has left, for as long as the block lasts; yield how many they are."""
-        with ExitStack() as held:
-            count = 0
+    def exhausted(self, url: str) -> Iterator[psycopg.Connection]:
+        """Hold every connection the server has left, for as long as the block lasts; yield one to work with."""
+        with self._admin() as admin, ExitStack() as held, suppress(psycopg.OperationalError):
             with suppress(psycopg.OperationalError):
-                while count < 2 * _MOST_CONNECTIONS:
-                    held.enter_context(psycopg.connect(url, connect_timeout=5))
-                    count += 1
-            yield count
+                for _ in range(2 * _MOST_CONNECTIONS):
+                    held.enter_context(psycopg.connect(url, connect_timeout=5, application_name=_HOLDER))
+            yield admin
 
     def leave(self) -> None:
         """Stop the server, unless others hold it."""
@@ -105,14 +100,22 @@ class Server:
             yield connection
 
 
+def end_session(admin: psycopg.Connection, url: str, rng: Random) -> int:
+    """End one random session of a database, but none that is held on purpose; return how many were ended."""
+    found = "select pid from pg_stat_activity where datname = %s and application_name <> %s order by pid"
+    pids = [row[0] for row in admin.execute(found, [make_url(url).database, _HOLDER])]
+    if pids:
+        admin.execute("select pg_terminate_backend(%s)", [rng.choice(pids)])
+    return min(1, len(pids))
+
+
 def _database(url: str) -> sql.Identifier:
     return sql.Identifier(make_url(url).database or "")
 
 
-def _is_alive(pid: int) -> bool:
+def state_of(pid: int) -> str:
+    """Return the state of a process in psutil's words; empty when it is gone."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+        return str(psutil.Process(pid).status())
+    except psutil.NoSuchProcess:
+        return ""

@@ -82,7 +82,7 @@ def _table(engine: Engine, table: Table) -> list[Row]:
 def _matched(
     purchases: list[Row], attempts: list[Row], units: list[Row], stock: list[Row], vault: Vault
 ) -> dict[int, Row]:
-    """Say which of our attempts each eSIM on a provider's books belongs to: by ICCID, our reference, its order number."""
+    """Say which of our attempts each eSIM on a provider's books belongs to: by ICCID, reference or order number."""
     by_id = {attempt["attempt_id"]: attempt for attempt in attempts}
     done = {attempt["esim_id"]: attempt for attempt in attempts if attempt["state"] == "provisioned"}
     by_iccid = {(unit["provider"], _bytes(unit["iccid_hash"])): done.get(unit["esim_id"]) for unit in units}

@@ -150,7 +150,7 @@ class Shop:
                 conn.execute(text(statement))
 
     def await_arrivals(self) -> None:
-        """Let requests of workers that are gone arrive: the sandbox reads what its sockets hold before it answers us."""
+        """Let requests of workers that are gone arrive: the sandbox reads its sockets before it answers us."""
         for _ in range(3):
             self.stage.outside.read("/healthz")
             time.sleep(0.02)

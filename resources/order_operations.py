@@ -18,7 +18,6 @@ from resources.db.databases import databases, make_engine
 from resources.db.vault import Vault
 from resources.settings import Settings, load_settings
 
-
 # No order transaction waits for anything outside; one that idles belongs to a process that stands still, whose locks
 # would hold up every other worker at that order.
 IDLE_TRANSACTION_SECONDS = 20

@@ -15,7 +15,6 @@ from sandbox.stripe import state as stripe
 from sandbox.wire import as_json, reply
 from sandbox.world import World
 
-
 LONGEST_LEAP_SECONDS = 30 * 86_400
 
 

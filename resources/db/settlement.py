@@ -20,8 +20,8 @@ from esim.provisioning import resolve_delay_seconds
 from esim.purchase import ErrorType, EsimProfile, Outcome, Pending, Provisioned, Rejected, Unknown
 from resources.db import ledger, notices
 from resources.db.costs import booked_cost
-from resources.db.leases import lock_unit
 from resources.db.late_doubts import look_again
+from resources.db.leases import lock_unit
 from resources.db.stock import keep_as_stock
 from resources.db.tables import esims, purchase_attempts
 from resources.db.transitions import (

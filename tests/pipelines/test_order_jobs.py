@@ -26,9 +26,9 @@ from pipelines.sensors import aftermath, paid_orders
 from pipelines.sensors.aftermath import aftermath_sensor
 from pipelines.sensors.paid_orders import MOST_DRAINS, Situation, order_sensors, paid_orders_sensor
 from resources.db import drains, ledger
-from resources.db.payments import Booking, Payment, record_payment
 from resources.db.databases import Databases
 from resources.db.outbox import enqueue
+from resources.db.payments import Booking, Payment, record_payment
 from resources.db.refunds import request_refund
 from resources.db.tables import esims
 from resources.order_operations import OrderOperations, OrderTools, utc_now
