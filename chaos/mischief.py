@@ -25,7 +25,7 @@ _ON_ORDERS: dict[str, tuple[Json, ...]] = {
     "insufficient_balance": ({},),
     "rate_limited": ({},),
     "unauthorised": ({},),
-    "price_change": ({"percent": 20}, {"percent": 3_000}),
+    "price_change": ({"percent": 20}, {"percent": 20}, {"percent": 3_000}),
     "delisted": ({"share": 0.5},),
     "fail_after_accept": ({},),
     "async_never": ({},),

@@ -1,6 +1,8 @@
 """Many campaigns, one after another on each of a few stages, and the report of all of them."""
 
 import multiprocessing
+import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -113,22 +115,25 @@ def _run_beside(plan: Plan, shares: list[tuple[int, ...]], ports: Sequence[Ports
         context.Process(target=_play_share_to, args=(plan, share, each, n == 0, told))
         for n, (share, each) in enumerate(zip(shares, ports, strict=True))
     ]
-    for process in processes:
-        process.start()
-    while any(process.is_alive() for process in processes) or not told.empty():
-        try:
-            _take(report, told.get(timeout=0.5), say)
-        except Empty:
-            continue
-    for process in processes:
-        process.join()
-        if process.exitcode:
-            report.crashed.append(f"it ended with {process.exitcode}")
+    try:
+        for process in processes:
+            process.start()
+        while any(process.is_alive() for process in processes) or not told.empty():
+            try:
+                _take(report, told.get(timeout=0.5), say)
+            except Empty:
+                continue
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    report.crashed += [f"it ended with {process.exitcode}" for process in processes if process.exitcode]
 
 
 def _play_share_to(
     plan: Plan, seeds: tuple[int, ...], ports: Ports, first: bool, told: "Queue[Told | Recovered]"
 ) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what this stage started ends with it
     _play_share(plan, seeds, ports, first, told.put)
 
 

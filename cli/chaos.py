@@ -1,5 +1,6 @@
 """`numnaroad chaos`: the public fault campaign, and the recovery scenarios, against a shop of their own."""
 
+import signal
 import sys
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def chaos(
 
     if plant and plant not in BUGS:
         raise typer.BadParameter(f"there is no bug {plant!r}; there is {', '.join(BUGS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything started is ended
     plan = Plan(tuple(range(seed, seed + seeds)), orders, sweep, pauses, recovery, plant)
     free = iter(free_ports(3 * min(processes, seeds)))
     ports = list(zip(free, free, free, strict=True))

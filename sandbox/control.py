@@ -132,7 +132,9 @@ Nothing here costs money.</p>
 <h2>Faults</h2><p><a href="/sandbox/faults">{faults} in force</a>. <code>PUT /sandbox/faults</code> takes
 <code>{{"provider": "airalo", "call": "order", "kind": "out_of_stock", "times": 1}}</code>; calls: {calls}.
 <code>DELETE /sandbox/faults</code> ends them,
-<code>POST /sandbox/reset</code> forgets everything, <code>PUT /sandbox/esims/&lt;iccid&gt;</code> with
+<code>POST /sandbox/reset</code> forgets everything,
+<code>PUT /sandbox/clock</code> with
+<code>{{"ahead_seconds": 3600}}</code> puts the clock ahead, <code>PUT /sandbox/esims/&lt;iccid&gt;</code> with
 <code>{{"used_percent": 80}}</code> uses data as a traveller would.</p></body></html>"""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import count
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -66,6 +66,39 @@ OFFERS = tuple(
 )
 REFUSALS = st.sampled_from((ErrorType.OUT_OF_STOCK, ErrorType.INVALID_PRODUCT, ErrorType.NOT_BOUGHT))
 POLICY = RetryPolicy(2, True)
+
+
+# All that the invariants look at, in one question.
+_SEEN = text(
+    """
+    select o.status, o.hold_reason, o.refunded_minor::bigint as refunded,
+        (select jsonb_object_agg(n, status) from esims) as units,
+        (select jsonb_agg(jsonb_build_array(esim_n, from_status, to_status) order by event_id) from order_events)
+            as events,
+        (select count(*) from (select 1 from ledger_entries group by posting_key having sum(amount_micros) <> 0) x)
+            as unbalanced,
+        (select count(*) from (select 1 from purchase_attempts where state in
+            ('intent', 'prepared', 'pending', 'unknown', 'provisioned') group by esim_id having count(*) > 1) x)
+            as live_twice,
+        (select count(*) from esims e where status = 'delivered' and not exists (select 1 from purchase_attempts a
+            where a.esim_id = e.esim_id and a.state = 'provisioned')) as delivered_unbought,
+        (select count(*) from esims e where status = 'refunded' and not exists (select 1 from refunds r
+            where r.order_id = e.order_id and r.esim_n = e.n and r.state in ('sent', 'succeeded', 'failed')))
+            as refunded_unpaid,
+        (select -coalesce(sum(amount_micros), 0)::bigint from ledger_entries where account = 'provider_balance')
+            as costs,
+        (select count(*) from purchase_attempts where state in ('provisioned', 'stocked')) as bought,
+        (select coalesce(sum(amount_minor), 0)::bigint from refunds r where r.payment_intent = o.payment_intent
+            and r.state in ('sent', 'succeeded')) as went_back,
+        (select coalesce(sum(amount_micros), 0)::bigint from ledger_entries where account = 'refunds') as refunds,
+        (select coalesce(sum(amount_minor), 0)::bigint from refunds where state in ('sent', 'succeeded') and exists
+            (select 1 from ledger_entries where posting_key = 'payment:' || payment_intent)) as went_back_booked,
+        (select count(*) from outbox, jsonb_array_elements(payload -> 'esims') where channel = 'mail') as told,
+        (select count(distinct (kind, n)) from outbox, jsonb_array_elements(payload -> 'esims') n
+            where channel = 'mail') as told_apart
+    from orders o
+    """
+)
 
 
 class OneTransaction:
@@ -292,76 +325,29 @@ class OrderHistory(RuleBasedStateMachine):
     # --- what must hold -------------------------------------------------------------------------------------------
 
     @invariant()
-    def the_ledger_sums_to_zero(self) -> None:
-        assert self._rows("select posting_key from ledger_entries group by 1 having sum(amount_micros) <> 0") == []
+    def what_must_hold(self) -> None:
+        [seen] = self.conn.execute(_SEEN).mappings()
+        assert seen["unbalanced"] == 0, "the ledger sums to zero"
+        assert seen["live_twice"] == 0, "a unit has one live purchase"
+        assert seen["delivered_unbought"] == 0, "a unit is delivered by a purchase of its own"
+        assert seen["refunded_unpaid"] == 0, "a refunded unit was paid back"
+        assert seen["costs"] == seen["bought"] * 2_000_000, "costs are booked once"
+        assert seen["told"] == seen["told_apart"], "no unit is told of twice"
+        assert seen["refunded"] == min(seen["went_back"], 2 * PRICE), "the order knows what went back"
+        assert seen["refunds"] == seen["went_back_booked"] * 10_000, "what went back is booked"
+        self._events_explain(seen)
+        units = [UnitStatus(status) for status in seen["units"].values()]
+        if seen["hold_reason"] is None and seen["status"] not in {"pending", "cancelled", "attention", "paid"}:
+            assert seen["status"] == status_from_units(units), "the order is what its units say"
 
-    @invariant()
-    def events_explain_every_state(self) -> None:
-        states: dict[object, object] = {}
-        for n, before, after in self._rows("select esim_n, from_status, to_status from order_events order by event_id"):
-            assert states.setdefault(n, before) == before
+    def _events_explain(self, seen: Mapping[str, Any]) -> None:
+        states: dict[str | None, str] = {}
+        for n, before, after in seen["events"] or []:
+            assert states.setdefault(n, before) == before, "events lead step by step"
             states[n] = after
-        [(order,)] = self._rows("select status from orders")
-        units = dict(cast(list[tuple[object, object]], self._rows("select n, status from esims")))
-        assert states.get(None, "pending") == order
-        assert {n: states.get(n, "unpaid") for n in units} == units
-
-    @invariant()
-    def no_more_goes_back_than_was_paid_and_the_sums_agree(self) -> None:
-        [(refunded, booked)] = self._rows(
-            "select o.refunded_minor, coalesce((select sum(amount_minor) from refunds r"
-            " where r.payment_intent = o.payment_intent and r.state in ('sent', 'succeeded')), 0)::bigint from orders o"
-        )
-        assert refunded == min(int(str(booked)), 2 * PRICE)
-        back = "select coalesce(sum(amount_micros), 0)::bigint from ledger_entries where account = 'refunds'"
-        [(in_ledger,)] = self._rows(back)
-        [(in_rows,)] = self._rows(
-            "select coalesce(sum(amount_minor), 0)::bigint from refunds where state in ('sent', 'succeeded')"
-            " and exists (select 1 from ledger_entries where posting_key = 'payment:' || payment_intent)"
-        )
-        assert in_ledger == int(str(in_rows)) * 10_000
-
-    @invariant()
-    def a_unit_has_one_live_purchase_and_is_delivered_by_it(self) -> None:
-        live = "('intent', 'prepared', 'pending', 'unknown', 'provisioned')"
-        many = f"select 1 from purchase_attempts where state in {live} group by esim_id having count(*) > 1"
-        assert self._rows(many) == []
-        assert (
-            self._rows(
-                "select n from esims e where status = 'delivered' and not exists"
-                " (select 1 from purchase_attempts a where a.esim_id = e.esim_id and a.state = 'provisioned')"
-            )
-            == []
-        )
-        assert (
-            self._rows(
-                "select n from esims where status = 'refunded' and not exists (select 1 from refunds r"
-                " where r.order_id = esims.order_id and r.esim_n = esims.n and r.state in ('sent', 'succeeded', 'failed'))"
-            )
-            == []
-        )
-
-    @invariant()
-    def costs_are_booked_once(self) -> None:
-        [(booked,)] = self._rows(
-            "select -coalesce(sum(amount_micros), 0)::bigint from ledger_entries where account = 'provider_balance'"
-        )
-        [(bought,)] = self._rows("select count(*) from purchase_attempts where state in ('provisioned', 'stocked')")
-        assert booked == int(str(bought)) * 2_000_000
-
-    @invariant()
-    def no_unit_is_told_of_twice(self) -> None:
-        named = self._rows(
-            "select kind, jsonb_array_elements_text(payload -> 'esims') from outbox where channel = 'mail'"
-        )
-        assert len(named) == len(set(named))
-
-    @invariant()
-    def the_order_is_what_its_units_say(self) -> None:
-        [(status, hold)] = self._rows("select status, hold_reason from orders")
-        units = [UnitStatus(str(row[0])) for row in self._rows("select status from esims")]
-        if hold is None and status not in {"pending", "cancelled", "attention", "paid"}:
-            assert status == status_from_units(units)
+        assert states.pop(None, "pending") == seen["status"], "events explain the order's state"
+        unpaid = dict.fromkeys(seen["units"], "unpaid")
+        assert unpaid | {str(n): state for n, state in states.items()} == seen["units"], "events explain the units"
 
     # --- how it is done -------------------------------------------------------------------------------------------
 
