@@ -16,7 +16,7 @@ from typing import Any
 
 import stamina
 from sqlalchemy import Connection, Engine, Executable, Row, func, insert, select, text
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 
 from esim.errors import LeaseLost
 from esim.money import Cost
@@ -33,7 +33,8 @@ from resources.db.vault import Vault
 SEND_MARGIN_SECONDS = 20.0  # a request may wait this long for a rate limit and a connection before it leaves
 OUTCOME_PATIENCE_SECONDS = 60.0
 _ALPHABET = string.ascii_lowercase + string.digits
-_STORE_AWAY = (OperationalError, InterfaceError)
+# An internal error is what a worker sees whose transaction the server ended while it stood still.
+_STORE_AWAY = (OperationalError, InterfaceError, InternalError)
 
 # One statement: the attempt is cleared only while its unit is still this worker's and the lease runs.
 _CLEAR = text(

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError
 
 from esim.money import Cost
 from esim.ports import Serialise
@@ -16,8 +17,11 @@ from esim.purchase import ErrorType, EventKind, Evidence, Outcome, Prepared, Pro
 from pipelines.unit_work import UnitReport, work_unit
 from resources.db import inbox
 from resources.db.attempts import Lease
+from resources.db.databases import Databases, make_engine
 from resources.db.leases import extend_leases, reclaim_expired
 from resources.db.order_store import LEASE_SECONDS, Claim, claim_units
+from resources.db.transitions import lock_order
+from resources.order_operations import IDLE_TRANSACTION_SECONDS
 from tests.pipelines.actors import ScriptedProvider, never_hears, rejects, sells_without_answer
 from tests.pipelines.conftest import Shop
 from tests.resources.db.shop import order_state, paid_order, unit_states
@@ -333,3 +337,17 @@ def test_worker_that_sends_after_its_purchase_was_proven_absent_and_hears_nothin
     assert unit_states(shop.engine, order_id) == ["delivered"]
     [(_, told)] = [note for note in shop.notifier.posted if "late_doubt" in note[0]]
     assert "woke up late" in told
+
+
+def test_worker_that_stands_still_inside_a_transaction_keeps_nobody_waiting(shop: Shop, databases: Databases) -> None:
+    order_id = paid_order(shop.engine)
+    frozen = make_engine(databases.operational, pool_size=1, idle_transaction_seconds=1)
+    with frozen.connect() as conn:
+        lock_order(conn, order_id)
+        with shop.engine.begin() as other:
+            assert lock_order(other, order_id).order_id == order_id  # the store gives the row free
+        with pytest.raises(DBAPIError):
+            conn.execute(text("select 1"))
+    frozen.dispose()
+    with shop.tools.engine.connect() as conn:
+        assert conn.scalar(text("show idle_in_transaction_session_timeout")) == f"{IDLE_TRANSACTION_SECONDS}s"
