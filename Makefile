@@ -7,10 +7,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-CODE := esim resources assets pipelines api cli sandbox bench tests
+CODE := esim resources assets pipelines api cli sandbox bench chaos tests
 WORKERS ?= auto
+SEEDS ?= 20
+ORDERS ?= 60
+HISTORIES ?= 10000
 
-.PHONY: help setup run demo check format test browser lock clean \
+.PHONY: help setup run demo check format test browser lock clean chaos histories \
 	bench-api bench-catalogue bench-launch bench-orders bench-start bench-storage
 
 help: ## List the targets
@@ -35,7 +38,7 @@ demo: setup ## Run the main job once, end to end, and compare all sides
 check: setup ## Format, lint, types, import rules, SQL style
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
-	$(BIN)/mypy esim resources assets pipelines api cli sandbox bench
+	$(BIN)/mypy esim resources assets pipelines api cli sandbox bench chaos
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/sqlfluff lint --disable-progress-bar dbt_like_sql
 
@@ -53,6 +56,12 @@ test: setup browser ## Run every test
 lock: ## Pin the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-strip-extras --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock
+
+chaos: setup ## The fault campaign: SEEDS=20 seeds, every commit point, pauses, recovery
+	$(BIN)/numnaroad chaos --seeds $(SEEDS) --orders $(ORDERS) --processes 2 --sweep --pauses --recovery
+
+histories: setup ## HISTORIES=10000 random histories of an order on the real store
+	HISTORIES=$(HISTORIES) $(BIN)/pytest -n 0 -q -s tests/chaos/test_histories.py
 
 bench-catalogue: setup ## Catalogue sync and best price: figures and ratios
 	$(BIN)/python -m bench.catalogue

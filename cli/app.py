@@ -11,6 +11,7 @@ from rich.console import Console
 from cli import (
     attention,
     catalogue,
+    chaos,
     demo,
     doctor,
     ledger,
@@ -47,6 +48,7 @@ app.command("attention")(attention.attention)
 app.command("audit")(attention.audit)
 app.command("sql")(sql.sql)
 app.command("demo")(demo.demo)
+app.command("chaos")(chaos.chaos)
 
 
 def main() -> None:

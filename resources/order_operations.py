@@ -20,6 +20,9 @@ from resources.db.vault import Vault
 from resources.settings import Settings, load_settings
 
 MOST_CONNECTIONS = 8  # and as many again under pressure
+# No order transaction waits for anything outside; one that idles belongs to a process that stands still, whose locks
+# would hold up every other worker at that order.
+IDLE_TRANSACTION_SECONDS = 20
 
 
 def utc_now() -> datetime:
@@ -52,7 +55,11 @@ class OrderTools:
     @cached_property
     def engine(self) -> Engine:
         """The operational store; workers write together, so that a few connections serve many of them."""
-        return make_engine(self.url, pool_size=min(self.settings.drain_workers, MOST_CONNECTIONS))
+        return make_engine(
+            self.url,
+            pool_size=min(self.settings.drain_workers, MOST_CONNECTIONS),
+            idle_transaction_seconds=IDLE_TRANSACTION_SECONDS,
+        )
 
     @cached_property
     def vault(self) -> Vault:

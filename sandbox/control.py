@@ -1,7 +1,7 @@
 """Control routes: faults, purchases, reset, deliveries, and the home page that links everything."""
 
 import html
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -12,8 +12,10 @@ from starlette.responses import Response
 from sandbox import mail, slack
 from sandbox.faults import CALLS, SLUGS, BadFaultError
 from sandbox.stripe import state as stripe
-from sandbox.wire import reply
+from sandbox.wire import as_json, reply
 from sandbox.world import World
+
+LONGEST_LEAP_SECONDS = 30 * 86_400
 
 
 def _problem(status: int, text: str) -> Response:
@@ -33,7 +35,8 @@ class ControlPanel:
     async def faults(self) -> Response:
         """Faults in force and what can be asked for."""
         book = self._world.faults
-        return reply({"faults": book.as_json(), "targets": book.targets, "kinds": book.kinds})
+        shown = {"faults": book.as_json(), "targets": book.targets, "kinds": book.kinds}
+        return reply(shown | {"struck": dict(book.struck)})
 
     async def put_faults(self, request: Request) -> Response:
         """Put one fault or a list of them in force; all or none."""
@@ -89,6 +92,15 @@ class ControlPanel:
         self._world.reset()
         return Response(status_code=204)
 
+    async def put_clock(self, request: Request) -> Response:
+        """Put this sandbox's clock ahead of the real one: ids, limits, holds and signatures follow it, waits do not."""
+        wanted = as_json(await request.body())
+        ahead = wanted.get("ahead_seconds") if isinstance(wanted, dict) else None
+        if isinstance(ahead, bool) or not isinstance(ahead, int | float) or not 0 <= ahead <= LONGEST_LEAP_SECONDS:
+            return _problem(422, f"ahead_seconds must be a number from 0 to {LONGEST_LEAP_SECONDS}; not {ahead!r}")
+        self._world.ahead = timedelta(seconds=ahead)
+        return reply({"now": self._world.clock().isoformat()})
+
     async def webhooks(self) -> Response:
         """The last deliveries."""
         return reply({"deliveries": list(self._world.courier.log)})
@@ -120,7 +132,9 @@ Nothing here costs money.</p>
 <h2>Faults</h2><p><a href="/sandbox/faults">{faults} in force</a>. <code>PUT /sandbox/faults</code> takes
 <code>{{"provider": "airalo", "call": "order", "kind": "out_of_stock", "times": 1}}</code>; calls: {calls}.
 <code>DELETE /sandbox/faults</code> ends them,
-<code>POST /sandbox/reset</code> forgets everything, <code>PUT /sandbox/esims/&lt;iccid&gt;</code> with
+<code>POST /sandbox/reset</code> forgets everything,
+<code>PUT /sandbox/clock</code> with
+<code>{{"ahead_seconds": 3600}}</code> puts the clock ahead, <code>PUT /sandbox/esims/&lt;iccid&gt;</code> with
 <code>{{"used_percent": 80}}</code> uses data as a traveller would.</p></body></html>"""
 
 
@@ -134,6 +148,7 @@ def build(world: World) -> APIRouter:
     router.add_api_route("/sandbox/faults", panel.clear_faults, methods=["DELETE"], **options)
     router.add_api_route("/sandbox/purchases", panel.purchases, methods=["GET"], **options)
     router.add_api_route("/sandbox/webhooks", panel.webhooks, methods=["GET"], **options)
+    router.add_api_route("/sandbox/clock", panel.put_clock, methods=["PUT"], **options)
     router.add_api_route("/sandbox/reset", panel.reset, methods=["POST"], **options)
     router.add_api_route("/sandbox", panel.home, methods=["GET"], **options)
     return router

@@ -5,6 +5,7 @@ The book only decides *whether* a fault strikes; what a kind does is up to the c
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,6 +102,7 @@ class FaultBook:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._faults: list[Fault] = []
+        self.struck: Counter[str] = Counter()  # "provider call kind" -> how often, of faults that are over too
         self.targets: dict[str, tuple[str, ...]] = dict.fromkeys(SLUGS, CALLS)
         self.kinds: dict[str, str] = dict(KINDS)
 
@@ -158,6 +160,7 @@ class FaultBook:
             if not self._strikes(fault, step, only_named):
                 continue
             fault.struck += 1
+            self.struck[f"{provider} {call} {fault.kind}"] += 1
             if fault.left is not None:
                 fault.left -= 1
                 if fault.left == 0:

@@ -48,7 +48,7 @@ def fault_routes(path: str, switches: Switches) -> APIRouter:
 
     @router.get("", response_model=None)
     async def shown() -> Response:
-        return JSONResponse({"faults": switches.as_json(), "kinds": switches.kinds})
+        return JSONResponse({"faults": switches.as_json(), "kinds": switches.kinds, "struck": switches.struck})
 
     @router.put("", response_model=None)
     async def put(request: Request) -> Response:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,8 @@ class World:
 
     def __init__(self, config: SandboxConfig, clock: Callable[[], datetime] = utc_now) -> None:
         self.config = config
-        self.clock = clock
+        self.ahead = timedelta()  # what the control routes put this sandbox's clock ahead by
+        self.clock: Callable[[], datetime] = lambda: clock() + self.ahead
         self._rngs: dict[str, random.Random] = {}
         self.faults = FaultBook(self.rng("faults"))
         self.purchases = PurchaseLog(self.now)

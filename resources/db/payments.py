@@ -17,8 +17,10 @@ from sqlalchemy import Connection, or_, select, update
 from esim.money import Money
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
+from resources.db.fees import ask_for_fee
+from resources.db.refund_events import Teller, book_early_refunds, hold_if_paid_back
 from resources.db.refunds import request_refund
-from resources.db.tables import orders, refunds
+from resources.db.tables import ledger_entries, orders, refunds
 from resources.db.transitions import (
     Event,
     OrderMove,
@@ -103,19 +105,26 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
     if order.status is OrderStatus.ATTENTION:
         _note_payment(conn, order, payment, booking)
         _book(conn, order, payment)
+        book_early_refunds(conn, order, payment.payment_intent, Teller(booking.actor, booking.now))
         reason = "paid while it waits for a person; nothing is delivered until somebody decides"
         _note_event(conn, order, reason, payment, booking)
         _tell(conn, order, "payment_held", payment, reason)
         return PaymentResult.HELD
     take_payments(conn, [FirstPayment(order, lock_units(conn, order.order_id), payment, booking)])
+    teller = Teller(booking.actor, booking.now)
+    early = book_early_refunds(conn, order, payment.payment_intent, teller)
+    if early is not None and hold_if_paid_back(conn, order, early, teller):
+        reason = f"{early} of it was paid back by hand before its payment was heard of. Nothing is bought for it"
+        _tell(conn, order, "paid_back_early", payment, reason)
+        return PaymentResult.HELD
     return PaymentResult.PAID
 
 
 def first_payments(conn: Connection, payments: Sequence[tuple[Payment, Booking]]) -> list[FirstPayment]:
     """Lock the orders of payments and return those that need no second thought: `take_payments` may take them.
 
-    That is a payment of the right amount for an order that waits for it, and the only one for this order here. All
-    others are for `record_payment`.
+    That is a payment of the right amount for an order that waits for it, none of it paid back before, and the only
+    one for this order here. All others are for `record_payment`.
     """
     times = Counter(payment.order_id for payment, _ in payments)
     orders_by_id = lock_orders(conn, list(times))
@@ -126,7 +135,9 @@ def first_payments(conn: Connection, payments: Sequence[tuple[Payment, Booking]]
         for payment, booking in payments
         if payment.order_id in waiting and times[payment.order_id] == 1
     ]
-    return [first for first in found if first.fits]
+    intents = [payment.payment_intent for payment, _ in payments]
+    back = set(conn.scalars(select(refunds.c.payment_intent).where(refunds.c.payment_intent.in_(intents))))
+    return [first for first in found if first.fits and first.payment.payment_intent not in back]
 
 
 def take_payments(conn: Connection, taken: Sequence[FirstPayment]) -> None:
@@ -202,20 +213,28 @@ def order_exists(conn: Connection, order_id: UUID) -> bool:
 
 def _second_payment(conn: Connection, order: OrderRow, payment: Payment, booking: Booking) -> PaymentResult:
     """Pay back what was paid twice: all of it, whatever state the order is in, and deliver nothing for it."""
+    if _is_booked(conn, payment):
+        return PaymentResult.KNOWN
+    _book(conn, order, payment)
+    ask_for_fee(conn, order.order_id)
+    early = book_early_refunds(conn, order, payment.payment_intent, Teller(booking.actor, booking.now))
+    left = payment.amount - early if early is not None else payment.amount
+    if left.minor <= 0:  # somebody was quicker
+        _note_event(conn, order, f"{SECOND_PAYMENT}, paid back by hand already", payment, booking)
+        return PaymentResult.SECOND
     asked = request_refund(
         conn,
         key=f"second:{payment.payment_intent}",
         order_id=order.order_id,
         payment_intent=payment.payment_intent,
-        amount=payment.amount,
+        amount=left,
         reason=SECOND_PAYMENT,
         esim_n=None,
     )
     if not asked:
         return PaymentResult.KNOWN
-    _book(conn, order, payment)
     _note_event(conn, order, SECOND_PAYMENT, payment, booking)
-    _tell(conn, order, "second_payment", payment, f"{SECOND_PAYMENT}: {payment.amount} is being refunded")
+    _tell(conn, order, "second_payment", payment, f"{SECOND_PAYMENT}: {left} is being refunded")
     return PaymentResult.SECOND
 
 
@@ -225,6 +244,7 @@ def _mismatch(conn: Connection, order: OrderRow, payment: Payment, booking: Book
     if payment.payment_intent:
         _note_payment(conn, order, payment, booking)
         _book(conn, order, payment)
+        book_early_refunds(conn, order, payment.payment_intent, Teller(booking.actor, booking.now))
     moved = move_order(
         conn,
         order,
@@ -264,6 +284,13 @@ def _book(conn: Connection, order: OrderRow, payment: Payment) -> bool:
         return False
     entries = ledger.payment_received(payment.amount, micros)
     return ledger.post(conn, f"payment:{payment.payment_intent}", order.order_id, entries)
+
+
+def _is_booked(conn: Connection, payment: Payment) -> bool:
+    key = f"payment:{payment.payment_intent}"
+    return (
+        conn.scalar(select(ledger_entries.c.entry_id).where(ledger_entries.c.posting_key == key).limit(1)) is not None
+    )
 
 
 def _note_event(conn: Connection, order: OrderRow, reason: str, payment: Payment, booking: Booking) -> None:

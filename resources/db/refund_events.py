@@ -65,19 +65,44 @@ def refunded_in_all(conn: Connection, order_id: UUID, payment_intent: str, total
         ledger.post(conn, key, order_id, ledger.refund(by_hand, micros))
     if order.payment_intent == payment_intent:
         _change_refunded(conn, order, by_hand.minor, teller)
-    reason = f"{by_hand} was refunded at the payment service by hand"
+    reason = _by_hand(by_hand)
     _note(conn, order, reason, {"payment_intent": payment_intent}, teller)
-    held = _is_paid_back(order, payment_intent) and _is_unfinished(conn, order)
-    if held:
-        hold_order(conn, order, reason=f"{reason}, all of it", actor=teller.actor, now=teller.now)
+    held = order.payment_intent == payment_intent and hold_if_paid_back(conn, order, by_hand, teller)
     goes_on = "Nothing more is bought for it." if held else "eSIMs in work go on."
     text = f"Order {order.display_id}: {reason}. {goes_on}"
     notices.tell_operations(conn, order_id, "external_refund", key, text)
     return "refund by hand recorded"
 
 
-def _is_paid_back(order: OrderRow, payment_intent: str) -> bool:
-    return order.payment_intent == payment_intent and order.refunded_minor >= order.amount_minor
+def book_early_refunds(conn: Connection, order: OrderRow, payment_intent: str, teller: Teller) -> Money | None:
+    """Book what was refunded by hand of a payment before anybody told us of the payment; None where nothing was.
+
+    Called once, when the payment of a locked order is booked: until then a refund of it has nothing to be booked
+    against, and nothing to be taken from.
+    """
+    r = refunds.c
+    early = (r.payment_intent == payment_intent, r.refund_key.startswith("external:"), r.state.not_in(_NOT_PAID_HERE))
+    total: Money | None = None
+    for row in conn.execute(select(refunds).where(*early).with_for_update()):
+        amount = Money(int(row.amount_minor), row.currency)
+        total = amount if total is None else total + amount
+        micros = share_of_payment(conn, payment_intent, amount)
+        if micros is not None:
+            ledger.post(conn, row.refund_key, order.order_id, ledger.refund(amount, micros))
+    if total is not None and order.payment_intent == payment_intent:
+        _change_refunded(conn, order, total.minor, teller)
+    return total
+
+
+def hold_if_paid_back(conn: Connection, order: OrderRow, by_hand: Money, teller: Teller) -> bool:
+    """Stop buying for a locked order all of which was paid back while something of it is still to be delivered."""
+    if order.refunded_minor < order.amount_minor or not _is_unfinished(conn, order):
+        return False
+    return hold_order(conn, order, reason=f"{_by_hand(by_hand)}, all of it", actor=teller.actor, now=teller.now)
+
+
+def _by_hand(amount: Money) -> str:
+    return f"{amount} was refunded at the payment service by hand"
 
 
 def _is_unfinished(conn: Connection, order: OrderRow) -> bool:

@@ -26,6 +26,7 @@ from resources.db.deliveries import (
     delivered_columns,
     iccid_lock,
 )
+from resources.db.late_doubts import look_again
 from resources.db.leases import lock_unit
 from resources.db.stock import keep_as_stock
 from resources.db.tables import OPEN_STATES, esims, purchase_attempts
@@ -197,6 +198,8 @@ def _apply_late(case: Case, outcome: Outcome, scribe: Scribe) -> None:
     if attempt.state in OPEN_STATES and not isinstance(outcome, Provisioned):
         _look_on(case, outcome, scribe)
         return
+    if isinstance(outcome, Unknown) and attempt.state == "rejected":
+        look_again(conn, case.order, unit, attempt, scribe.now)
     if not isinstance(outcome, Provisioned | Pending) or attempt.state == "provisioned":
         return
     cost, micros = booked_cost(conn, attempt, outcome.cost)

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from threading import Event, Lock
 from typing import Generic, TypeVar
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 T = TypeVar("T")
 R = TypeVar("R")
-STORE_AWAY = (OperationalError, InterfaceError, NoConnection)
+# An internal error is what a worker sees whose transaction the server ended while it stood still.
+STORE_AWAY = (OperationalError, InterfaceError, InternalError, NoConnection)
 
 
 class _Entry(Generic[T, R]):

@@ -376,3 +376,48 @@ def test_a_refund_by_hand_is_booked_once_and_told(api: ServedApi, engine: Engine
     assert [notice.kind for notice in rows(engine, outbox)] == ["external_refund"] * 2
     send(api.client, refund_event("re_hand", 500, "succeeded"))
     assert order_row(engine, order).refunded_minor == 1798
+
+
+def test_an_order_paid_back_by_hand_before_its_payment_was_heard_of_is_not_bought(
+    api: ServedApi, engine: Engine, order: dict[str, Any]
+) -> None:
+    back = charge_event(1798)
+    back["data"]["object"]["metadata"] = {"order_id": order["order_id"]}
+    send(api.client, back)
+    send(api.client, paid_event(order))
+    row = order_row(engine, order)
+    assert (row.status, row.payment_status, row.refunded_minor) == ("attention", "refunded", 1798)
+    assert "all of it" in row.hold_reason
+    assert unit_states(engine, order) == ["attention", "attention"]
+    with engine.connect() as conn:
+        assert ledger.balance(conn, row.order_id) == {"cash": 0, "customer_payment": -17_980_000, "refunds": 17_980_000}
+
+
+def test_a_part_paid_back_by_hand_before_the_payment_was_heard_of_is_booked_with_it(
+    api: ServedApi, engine: Engine, order: dict[str, Any]
+) -> None:
+    back = charge_event(500)
+    back["data"]["object"]["metadata"] = {"order_id": order["order_id"]}
+    send(api.client, back)
+    send(api.client, paid_event(order))
+    row = order_row(engine, order)
+    assert (row.status, row.payment_status, row.refunded_minor) == ("paid", "partially_refunded", 500)
+    assert unit_states(engine, order) == ["queued", "queued"]
+    with engine.connect() as conn:
+        assert ledger.balance(conn, row.order_id)["cash"] == 12_980_000
+
+
+def test_a_second_payment_that_somebody_paid_back_already_is_not_paid_back_again(
+    api: ServedApi, engine: Engine, order: dict[str, Any]
+) -> None:
+    send(api.client, paid_event(order))
+    back = charge_event(1798, "pi_2")
+    back["data"]["object"]["metadata"] = {"order_id": order["order_id"]}
+    send(api.client, back)
+    second = paid_event(order, payment_intent="pi_2", session_id="cs_test_2")
+    for n in range(2):
+        send(api.client, {**second, "id": f"evt_second_{n}"})
+    assert [(r.refund_key, r.state) for r in rows(engine, refunds)] == [("external:pi_2:1798", "succeeded")]
+    with engine.connect() as conn:
+        assert ledger.balance(conn, UUID(order["order_id"]))["cash"] == 17_980_000
+    assert (order_row(engine, order).status, unit_states(engine, order)) == ("paid", ["queued", "queued"])

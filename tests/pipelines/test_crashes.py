@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError
 
 from esim.money import Cost
 from esim.ports import Serialise
@@ -16,8 +17,11 @@ from esim.purchase import ErrorType, EventKind, Evidence, Outcome, Prepared, Pro
 from pipelines.unit_work import UnitReport, work_unit
 from resources.db import inbox
 from resources.db.attempts import Lease
+from resources.db.databases import Databases, make_engine
 from resources.db.leases import extend_leases, reclaim_expired
 from resources.db.order_store import LEASE_SECONDS, Claim, claim_units
+from resources.db.transitions import lock_order
+from resources.order_operations import IDLE_TRANSACTION_SECONDS
 from tests.pipelines.actors import ScriptedProvider, never_hears, rejects, sells_without_answer
 from tests.pipelines.conftest import Shop
 from tests.resources.db.shop import order_state, paid_order, unit_states
@@ -306,3 +310,44 @@ def test_statement_killing_reaches_every_write_of_the_protocol(shop: Shop) -> No
     with shop.engine.connect() as conn:
         assert conn.scalar(text("select count(*) from esims where status = 'delivered'")) == 1
     assert 8 <= len(writes) < 13
+
+
+def test_worker_that_sends_after_its_purchase_was_proven_absent_and_hears_nothing_is_not_forgotten(
+    shop: Shop, rows: Rows
+) -> None:
+    asleep, awake = Event(), Event()
+
+    def sleeps_before_the_wire(provider: ScriptedProvider, request: PurchaseRequest) -> Outcome:
+        asleep.set()
+        assert awake.wait(30)
+        return sells_without_answer(provider, request)
+
+    shop.cheap.script.append(sleeps_before_the_wire)
+    order_id = paid_order(shop.engine)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(work_one, shop)
+        assert asleep.wait(30)
+        recover(shop)
+        assert order_state(shop.engine, order_id) == "completed"
+        awake.set()
+        late.result(timeout=30)
+    shop.clock.advance(seconds=2)
+    shop.drain()
+    assert rows("select provider, state from stock_esims") == [{"provider": "airalo", "state": "stock"}]
+    assert unit_states(shop.engine, order_id) == ["delivered"]
+    [(_, told)] = [note for note in shop.notifier.posted if "late_doubt" in note[0]]
+    assert "woke up late" in told
+
+
+def test_worker_that_stands_still_inside_a_transaction_keeps_nobody_waiting(shop: Shop, databases: Databases) -> None:
+    order_id = paid_order(shop.engine)
+    frozen = make_engine(databases.operational, pool_size=1, idle_transaction_seconds=1)
+    with frozen.connect() as conn:
+        lock_order(conn, order_id)
+        with shop.engine.begin() as other:
+            assert lock_order(other, order_id).order_id == order_id  # the store gives the row free
+        with pytest.raises(DBAPIError):
+            conn.execute(text("select 1"))
+    frozen.dispose()
+    with shop.tools.engine.connect() as conn:
+        assert conn.scalar(text("show idle_in_transaction_session_timeout")) == f"{IDLE_TRANSACTION_SECONDS}s"

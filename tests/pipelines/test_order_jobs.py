@@ -28,6 +28,7 @@ from pipelines.sensors.paid_orders import MOST_DRAINS, Situation, order_sensors,
 from resources.db import drains, ledger
 from resources.db.databases import Databases
 from resources.db.outbox import enqueue
+from resources.db.payments import Booking, Payment, record_payment
 from resources.db.refunds import request_refund
 from resources.db.tables import esims
 from resources.order_operations import OrderOperations, utc_now
@@ -370,3 +371,16 @@ def test_clocks_and_sensors_run_by_default_and_need_no_environment() -> None:
     assert {schedule.default_status for schedule in order_schedules} == {dg.DefaultScheduleStatus.RUNNING}
     assert {sensor.default_status for sensor in order_sensors} == {dg.DefaultSensorStatus.RUNNING}
     assert all(job.description for job in order_jobs)
+
+
+def test_fee_of_a_second_payment_is_booked_too(shop: Shop, rows: Rows) -> None:
+    shop.gateway.known_fee = Money(44, "USD")
+    order_id = paid_order(shop.engine)
+    second = Payment(order_id, "pi_second", "cs_second", Money(499, "USD"), "test")
+    with shop.engine.begin() as conn:
+        record_payment(conn, second, Booking("test", shop.clock.now, 70))
+    shop.drain()
+    fees = rows("select posting_key, amount_micros from ledger_entries where account = 'payment_fees' order by 1")
+    assert [row["amount_micros"] for row in fees] == [440_000, 440_000]
+    assert fees[-1]["posting_key"] == "fee:pi_second"
+    assert rows("select fee_due_at from orders") == [{"fee_due_at": None}]

@@ -102,5 +102,5 @@ def test_tests_neither_skip_nor_sleep() -> None:
 
 
 def _python_files() -> list[Path]:
-    folders = ("esim", "resources", "assets", "pipelines", "api", "cli", "sandbox", "bench", "tests")
+    folders = ("esim", "resources", "assets", "pipelines", "api", "cli", "sandbox", "bench", "chaos", "tests")
     return [path for folder in folders for path in (ROOT / folder).rglob("*.py")]

@@ -6,6 +6,7 @@ import hmac
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -32,6 +33,32 @@ def test_a_fault_that_cannot_be_is_refused_with_what_can(sandbox: httpx.Client, 
     answer = sandbox.put("/sandbox/faults", json=fault)
     assert answer.status_code == 422
     assert word in answer.json()["detail"]
+
+
+def test_what_struck_is_counted_when_the_fault_is_over_too(sandbox: httpx.Client, airalo: httpx.Client) -> None:
+    def struck() -> int:
+        return int(sandbox.get("/sandbox/faults").json()["struck"].get("airalo balance error_status", 0))
+
+    before = struck()
+    sandbox.put("/sandbox/faults", json={"provider": "airalo", "call": "balance", "kind": "error_status", "times": 1})
+    assert airalo.get("balance").status_code == 500
+    assert airalo.get("balance").status_code == 200
+    assert struck() == before + 1
+
+
+def test_the_clock_can_be_put_ahead_and_back(sandbox: httpx.Client) -> None:
+    real = datetime.fromisoformat(sandbox.put("/sandbox/clock", json={"ahead_seconds": 0}).json()["now"])
+    ahead = datetime.fromisoformat(sandbox.put("/sandbox/clock", json={"ahead_seconds": 3_600}).json()["now"])
+    assert ahead - real >= timedelta(hours=1)
+    back = datetime.fromisoformat(sandbox.put("/sandbox/clock", json={"ahead_seconds": 0}).json()["now"])
+    assert back < ahead
+
+
+@pytest.mark.parametrize("body", [{}, {"ahead_seconds": -1}, {"ahead_seconds": "soon"}, {"ahead_seconds": True}, []])
+def test_a_clock_that_cannot_be_is_refused(sandbox: httpx.Client, body: Any) -> None:
+    answer = sandbox.put("/sandbox/clock", json=body)
+    assert answer.status_code == 422
+    assert "ahead_seconds" in answer.json()["detail"]
 
 
 def test_a_list_is_taken_whole_or_not_at_all(sandbox: httpx.Client) -> None:

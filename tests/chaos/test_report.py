@@ -1,0 +1,44 @@
+"""The report of campaigns: a table to paste, the command that repeats a part, and a status that cannot lie."""
+
+from collections import Counter
+
+from typer.testing import CliRunner
+
+from chaos.recovery import Recovered
+from chaos.runner import Plan, Report, Told
+from cli.app import app
+
+PLAN = Plan((7,), 60)
+
+
+def told(broken: int = 0) -> Told:
+    return Told("seed 7", 1.0, Counter({"orders paid": 1_234, "nothing": 0}), Counter({"a dispute": 2}), [], broken)
+
+
+def test_counts_are_printed_as_a_table_without_what_never_happened() -> None:
+    text = Report(PLAN, [told(), told()], seconds=9.0).text()
+    assert "2 campaigns of 60 orders in 9 s: 0 violations" in text
+    assert "| orders paid | 2,468 |" in text
+    assert "| a dispute | 4 |" in text
+    assert "nothing" not in text
+
+
+def test_only_a_report_without_any_trouble_is_clean() -> None:
+    assert Report(PLAN, [told()], [Recovered("worker killed", 3.0, True, 0)]).clean
+    assert not Report(PLAN, [told(broken=1)]).clean
+    assert not Report(PLAN, [told()], [Recovered("worker killed", None, True, 0)]).clean
+    assert not Report(PLAN, [told()], [Recovered("worker killed", 3.0, False, 0)]).clean
+    assert not Report(PLAN, [told()], [Recovered("worker killed", 3.0, True, 1)]).clean
+    assert not Report(PLAN, [told()], crashed=["it ended with 1"]).clean
+
+
+def test_each_part_names_the_command_that_plays_it_again() -> None:
+    assert PLAN.command("seed 7") == "numnaroad chaos --seed 7 --orders 60"
+    assert PLAN.command("sweep-7") == "numnaroad chaos --seed 7 --orders 60 --sweep"
+    assert Plan((7,), 8, bug="buys-again").command("seed 7").endswith("--orders 8 --plant buys-again")
+
+
+def test_a_bug_that_does_not_exist_is_refused_before_anything_starts() -> None:
+    ran = CliRunner().invoke(app, ["chaos", "--plant", "nonsense"])
+    assert ran.exit_code == 2
+    assert "buys-again" in ran.output
