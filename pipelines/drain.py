@@ -108,16 +108,26 @@ class Drain:
         return self._report
 
     def _step(self, pool: ThreadPoolExecutor, flag: Wakeups) -> bool:
-        """Collect what is done, prolong what is not, take what fits; return whether anything was taken."""
+        """Collect what is done, prolong what is not, take what fits; return whether anything was taken.
+
+        An idle drain takes paid units at once: a customer waits. A busy one first takes what is to be looked up.
+        """
         self._collect()
+        was_idle = not self._working
+        took = self._start(pool, flag, self._claim()) if was_idle else False
         self._keep_alive()
-        jobs = self._take(self._room) if self._room > 0 else []
+        took |= self._start(pool, flag, self._look_ups())
+        if not was_idle:
+            took |= self._start(pool, flag, self._claim())
+        if self._working:
+            self._busy_at = monotonic()
+        return took
+
+    def _start(self, pool: ThreadPoolExecutor, flag: Wakeups, jobs: Sequence[tuple[Lease | None, _Work]]) -> bool:
         for lease, job in jobs:
             future = pool.submit(job)
             self._working[future] = lease
             future.add_done_callback(lambda _: self._wake(flag))
-        if self._working:
-            self._busy_at = monotonic()
         return bool(jobs)
 
     def _wake(self, flag: Wakeups) -> None:
@@ -134,17 +144,12 @@ class Drain:
         looking_up = sum(lease is None for lease in self._working.values())
         return min(self._room, max(1, self._limits.workers // 2) - looking_up)
 
-    def _take(self, room: int) -> list[tuple[Lease | None, _Work]]:
-        """Claim late arrivals, open purchases that are due, then fresh units, as far as there is room.
+    def _look_ups(self) -> list[tuple[Lease | None, _Work]]:
+        """Claim late arrivals and open purchases that are due.
 
         Look-ups have at most half of the workers: while a provider is dark they take minutes each, and fresh units
         of the others must not wait for them.
         """
-        jobs = self._look_ups()
-        room -= len(jobs)
-        return [*jobs, *self._claim(room)] if room > 0 else jobs
-
-    def _look_ups(self) -> list[tuple[Lease | None, _Work]]:
         tools, now, run_id, at = self._tools, self._tools.clock(), self._run_id, monotonic()
         if at - self._reclaimed_at >= BEAT_SECONDS:
             self._reclaimed_at = at
@@ -158,7 +163,10 @@ class Drain:
             jobs.append((None, partial(look_up_attempt, tools, unit.attempt_id, unit.n, self.drain_id, run_id)))
         return jobs
 
-    def _claim(self, room: int) -> list[tuple[Lease | None, _Work]]:
+    def _claim(self) -> list[tuple[Lease | None, _Work]]:
+        """Claim fresh units, as far as there is room."""
+        if (room := self._room) <= 0:
+            return []
         gap = BACKLOG_SECONDS if self._more_wait else CLAIM_SECONDS
         if self._working:
             time.sleep(max(0.0, self._claimed_at + gap - monotonic()))

@@ -111,12 +111,10 @@ def claim_units(
         rows = conn.execute(CLAIM, values).all()
         if not rows:
             return []
-        _start_orders(conn, {row.order_id: row.order_status for row in rows}, owner, now, run_id)
-        reason = "claimed by a worker"
-        note(
-            conn,
-            [Event(r.order_id, UnitStatus.QUEUED, UnitStatus.WORKING, reason, owner, now, r.n, run_id) for r in rows],
-        )
+        started = _start_orders(conn, {row.order_id: row.order_status for row in rows}, owner, now, run_id)
+        was, target, reason = UnitStatus.QUEUED, UnitStatus.WORKING, "claimed by a worker"
+        claimed = [Event(row.order_id, was, target, reason, owner, now, row.n, run_id) for row in rows]
+        note(conn, [*started, *claimed])
         refusals = _refusals(conn, [row.esim_id for row in rows])
         return [
             Claim(
@@ -196,15 +194,17 @@ def waiting_units(conn: Connection, now: datetime) -> int:
     return int(conn.scalar(counts, {"now": now}) or 0)
 
 
-def _start_orders(conn: Connection, states: dict[UUID, str], owner: str, now: datetime, run_id: str | None) -> None:
-    """Move the orders of fresh claims to processing; their rows are locked by the claim."""
+def _start_orders(
+    conn: Connection, states: dict[UUID, str], owner: str, now: datetime, run_id: str | None
+) -> list[Event]:
+    """Move the orders of fresh claims to processing, whose rows the claim has locked; return what is to be noted."""
     startable = (OrderStatus.PAID, OrderStatus.FAILED)
     fresh = {order_id: OrderStatus(state) for order_id, state in states.items() if OrderStatus(state) in startable}
     if fresh:
         change = update(orders).where(orders.c.order_id.in_(bindparam("ids", expanding=True)))
         conn.execute(change.values(status=OrderStatus.PROCESSING, updated_at=now), {"ids": list(fresh)})
-        target, reason = OrderStatus.PROCESSING, "a worker started"
-        note(conn, [Event(one, state, target, reason, owner, now, None, run_id) for one, state in fresh.items()])
+    target, reason = OrderStatus.PROCESSING, "a worker started"
+    return [Event(one, state, target, reason, owner, now, None, run_id) for one, state in fresh.items()]
 
 
 def _refusals(conn: Connection, units: Sequence[UUID]) -> dict[UUID, tuple[Refusal, ...]]:
