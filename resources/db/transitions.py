@@ -74,6 +74,7 @@ class Event:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
+_NOT_BEGUN = frozenset({UnitStatus.UNPAID, UnitStatus.CANCELLED})
 ORDER_COLUMNS = tuple(orders.c[name] for name in OrderRow.__slots__)
 UNIT_COLUMNS = tuple(esims.c[name] for name in UnitRow.__slots__)
 
@@ -206,6 +207,8 @@ def settle_locked(
     """Do what `settle_order` does for an order that is locked, with all its units as they are now."""
     if order.status in {OrderStatus.PENDING, OrderStatus.CANCELLED, OrderStatus.REFUNDED}:
         return False
+    if all(unit.status in _NOT_BEGUN for unit in units):
+        return False  # money that did not fit the order: nothing of it is being worked on until a person decides
     target = status_from_units(unit.status for unit in units)
     if order.hold_reason is not None:
         target, reason = OrderStatus.ATTENTION, order.hold_reason
