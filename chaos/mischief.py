@@ -47,6 +47,7 @@ _ON_LOOK_UPS: dict[str, tuple[Json, ...]] = {
     "rate_limited": ({},),
     "slow": ({"seconds": 0.3},),
 }
+_NOBODY_SELLS = 0.2  # how often all of them withdraw their plans for a moment: what is tried then is refunded
 _ON_WEBHOOKS = ("webhook_lost", "webhook_duplicate", "webhook_reorder")
 _ON_STRIPE: tuple[Json, ...] = (
     {"kind": "webhook_lost", "times": 2},
@@ -86,6 +87,8 @@ def provider_faults(rng: Random) -> list[Json]:
             faults.append(_fault(slug, "webhook", rng.choice(_ON_WEBHOOKS), rng.randint(1, 5), 1.0, {}))
         if rng.random() < 0.1:
             faults.append(_fault(slug, "login", rng.choice(("unauthorised", "error_status")), 1, 1.0, {}))
+    if rng.random() < _NOBODY_SELLS:
+        faults += [_fault(slug, "order", "delisted", 25, 1.0, {"share": 1.0}) for slug in PROVIDERS]
     return faults
 
 

@@ -83,11 +83,8 @@ class Report:
             lines += ["", "| units that wait for a person, by reason | units |", "|---|---:|"]
             lines += [f"| {why} | {units} |" for why, units in sorted(waiting.items())]
         if self.recovered:
-            lines += [
-                "",
-                f"| scenario | fresh order delivered after (limit {WITHIN_SECONDS:.0f} s) | interrupted ones too |",
-            ]
-            lines += ["|---|---:|---|"]
+            fresh = f"a fresh order was delivered after (limit {WITHIN_SECONDS:.0f} s)"
+            lines += ["", f"| scenario | {fresh} | the interrupted ones too |", "|---|---:|---|"]
             lines += [
                 f"| {r.scenario} | {'never' if r.seconds is None else f'{r.seconds:.1f} s'} "
                 f"| {'yes' if r.interrupted_delivered else 'no'} |"

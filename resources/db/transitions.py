@@ -75,6 +75,9 @@ class Event:
     details: Mapping[str, object] = field(default_factory=dict)
 
 
+_NOT_BEGUN = frozenset({UnitStatus.UNPAID, UnitStatus.CANCELLED})
+
+
 @dataclass(frozen=True, slots=True)
 class OrderMove:
     """One step of a locked order: where to, why, by whom, with further columns to set in it."""
@@ -302,6 +305,8 @@ def settle_locked(
     """Do what `settle_order` does for an order that is locked, with all its units as they are now."""
     if order.status in {OrderStatus.PENDING, OrderStatus.CANCELLED, OrderStatus.REFUNDED}:
         return False
+    if all(unit.status in _NOT_BEGUN for unit in units):
+        return False  # money that did not fit the order: nothing of it is being worked on until a person decides
     target = status_from_units(unit.status for unit in units)
     if order.hold_reason is not None:
         target, reason = OrderStatus.ATTENTION, order.hold_reason

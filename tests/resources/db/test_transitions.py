@@ -11,6 +11,7 @@ from esim.errors import IllegalTransition, InvalidMoney, NotFound
 from esim.money import Cost, Money
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import inbox, ledger, outbox
+from resources.db.payments import Booking, Payment, PaymentResult, cancel_unpaid, record_payment
 from resources.db.tables import inbox_events, ledger_entries, order_events, orders
 from resources.db.tables import outbox as outbox_table
 from resources.db.transitions import lock_order, lock_units, move_order, move_unit, settle_order
@@ -64,6 +65,20 @@ def test_unpaid_order_is_not_settled(engine: Engine) -> None:
     with engine.begin() as conn:
         order_id = place_order(conn)
         assert settle_order(conn, order_id, reason="", actor="t", now=NOW).status is OrderStatus.PENDING
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_order_that_waits_for_a_person_with_nothing_begun_is_left_to_that_person(
+    engine: Engine, cancelled: bool
+) -> None:
+    with engine.begin() as conn:
+        order_id = place_order(conn)
+        if cancelled:
+            cancel_unpaid(conn, order_id, reason="expired", actor="test", now=NOW)
+        too_little = Payment(order_id, "pi_1", "cs_1", Money(1, "USD"), "test")
+        assert record_payment(conn, too_little, Booking("test", NOW, 70)) is PaymentResult.MISMATCH
+        settle_order(conn, order_id, reason="looked at", actor="test", now=NOW)
+    assert order_state(engine, order_id) == "attention"
 
 
 def test_outbox_key_exists_once(engine: Engine) -> None:
