@@ -47,6 +47,7 @@ from resources.db.attempts import Lease, UnitJournal
 from resources.db.leases import reclaim_expired
 from resources.db.order_store import Claim, claim_units
 from resources.db.payments import Booking, Payment, PaymentResult, cancel_unpaid, record_payment
+from resources.db.purchase_desk import PurchaseDesk, TrialOrder
 from resources.db.refund_events import Teller, refund_told, refunded_in_all
 from resources.db.refunds import claim_refunds, record_refund, record_refusal, still_due
 from resources.db.rounds import RetryPolicy, end_round
@@ -143,6 +144,8 @@ class OrderHistory(RuleBasedStateMachine):
         self.engine = cast(Engine, OneTransaction(self.conn))
         self.now: datetime = NOW
         self.providers = cast(Mapping[str, Provider], {o.provider: ScriptedProvider(o.provider) for o in OFFERS})
+        trial = TrialOrder("landed_cost", 0)
+        self.desk = PurchaseDesk(self.engine, self.vault, lambda: self.now, self.providers, trial)
         self.works: list[Work] = []
         self.esims: dict[str, EsimProfile] = {}
         self.serial = count(1)
@@ -206,8 +209,7 @@ class OrderHistory(RuleBasedStateMachine):
         owner = f"drain-{next(self.serial)}"
         for claim in claim_units(self.engine, owner, 1, self.now, deadline_minutes=70):
             lease = Lease(claim, 0.0)
-            journal = UnitJournal(self.engine, self.vault, lambda: self.now, lease, self.providers)
-            self.works.append(Work(claim, journal))
+            self.works.append(Work(claim, UnitJournal(self.desk, lease)))
 
     @rule(offer=st.sampled_from(OFFERS))
     def a_worker_comes_to_the_wire(self, offer: BuyableOffer) -> None:
