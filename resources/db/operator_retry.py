@@ -22,6 +22,7 @@ from resources.db.operator_actions import (
     purchase_in_the_way,
     release_hold,
 )
+from resources.db.outages import end_rests_of
 from resources.db.tables import esims, orders, purchase_attempts
 from resources.db.transitions import UnitRow
 
@@ -116,7 +117,8 @@ def _check_deadline(case: OrderCase, again: Sequence[UnitRow]) -> None:
 
 
 def _queue(case: OrderCase, unit: UnitRow) -> None:
-    """Queue a unit as if it had just been paid: what was refused before may be tried again."""
+    """Queue a unit as if it had just been paid: what was refused before may be tried again, sold out or not."""
+    end_rests_of(case.conn, unit.esim_id)
     newest = select(func.coalesce(func.max(purchase_attempts.c.number), 0))
     newest = newest.where(purchase_attempts.c.esim_id == unit.esim_id)
     afresh = {"failures": 0, "round_from": newest.scalar_subquery(), "slot_wait_since": None}

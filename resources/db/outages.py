@@ -7,8 +7,9 @@ them; the price sensor sees both.
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
-from sqlalchemy import Connection, Engine, select, text, update
+from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.money import Cost
@@ -16,7 +17,7 @@ from esim.provisioning import BuyableOffer
 from esim.purchase import ErrorType, Outcome, Rejected
 from resources.db.alerts import AlertKind, raise_alert
 from resources.db.provider_events import Event, note_event
-from resources.db.tables import offer_outages, providers
+from resources.db.tables import offer_outages, providers, purchase_attempts
 
 REST = timedelta(minutes=30)
 
@@ -46,6 +47,12 @@ def rest_offer(conn: Connection, offer_id: str, reason: str, now: datetime) -> N
     values = {"since": now, "until": now + REST, "reason": reason}
     fresh = insert(offer_outages).values(offer_id=offer_id, **values)
     conn.execute(fresh.on_conflict_do_update(index_elements=[offer_outages.c.offer_id], set_=values))
+
+
+def end_rests_of(conn: Connection, esim_id: UUID) -> None:
+    """Put the offers that a unit was refused for back on sale: an operator has it tried again."""
+    tried = select(purchase_attempts.c.offer_id).where(purchase_attempts.c.esim_id == esim_id)
+    conn.execute(delete(offer_outages).where(offer_outages.c.offer_id.in_(tried)))
 
 
 def resting_offers(conn: Connection, now: datetime) -> frozenset[str]:

@@ -135,7 +135,7 @@ def test_a_closed_attempt_that_bought_after_all_goes_to_stock(
 
 
 def test_what_another_unit_got_is_never_taken_for_a_closed_attempts(shop: Shop, engine: Engine, rows: Rows) -> None:
-    shop.cheap.script.append(lambda _provider, _request: Rejected(ErrorType.OUT_OF_STOCK, "sold out"))
+    shop.cheap.script.append(lambda _provider, _request: Rejected(ErrorType.PROVIDER_API_ERROR, "an error"))
     paid_order(engine)
     shop.drain()
     deliver(shop)

@@ -21,7 +21,8 @@ SALE = UnitSale("jp-1gb-7d", 4_990_000, 1)
 
 def found(engine: Engine, now: datetime = NOW) -> Candidates:
     with engine.connect() as conn:
-        return candidates(conn, SALE, failover_order="landed_cost", allowed_loss_minor_usd=0, now=now)
+        [offers] = candidates(conn, [SALE], failover_order="landed_cost", allowed_loss_minor_usd=0, now=now)
+        return offers
 
 
 def ids(engine: Engine, now: datetime = NOW) -> list[str]:
