@@ -57,7 +57,7 @@ def growth(judge: Judge) -> None:
             print(f"  {size:>9} orders in the tables: {costs[size]:.2f} ms an order", flush=True)
         print("  the claim's plan at a million orders:")
         with shop.engine.connect() as conn:
-            values = {"now": tools.clock(), "limit": 64, "owner": "bench", "until": tools.clock()}
+            values = {"now": tools.clock(), "limit": 64, "owner": "bench", "until": tools.clock(), "run_id": None}
             for (line,) in conn.execute(text(f"explain {CLAIM.text}"), values):
                 print(f"    {line}")
             conn.rollback()

@@ -101,7 +101,7 @@ class Drain:
                     took = self._step(pool, flag)
                     if self._over(started):
                         break
-                    if not took:
+                    if not (took and self._more_wait):
                         flag.wait(min(self._pause(), started + self._limits.max_seconds - monotonic()))
             finally:
                 self._finish()
@@ -115,6 +115,8 @@ class Drain:
         self._collect()
         was_idle = not self._working
         took = self._start(pool, flag, self._claim()) if was_idle else False
+        if took:
+            self._looked_at = monotonic()  # what is to be looked up leaves the processor to who just paid
         self._keep_alive()
         took |= self._start(pool, flag, self._look_ups())
         if not was_idle:
@@ -232,6 +234,8 @@ class Drain:
     def _pause(self) -> float:
         if self._room <= 0:
             return BEAT_SECONDS  # the first worker that is done wakes us
+        if self._working:
+            return LOOK_SECONDS  # what is paid meanwhile wakes us
         with self._tools.engine.connect() as conn:
             queued, open_ = due_in_seconds(conn, self._tools.clock())
         due = [queued, open_ if self._look_up_room > 0 else None]

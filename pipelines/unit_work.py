@@ -104,7 +104,7 @@ def _provision(tools: OrderTools, claim: Claim, journal: UnitJournal) -> Worked:
     now, settings = tools.clock(), tools.settings
     if now >= claim.deadline_at:
         return Worked(Exhausted(False, ErrorType.PROVIDER_TIMEOUT, "the customer's deadline has passed"))
-    found = tools.desk.offers.submit((claim.esim_id, now))
+    found = tools.desk.offers.submit((claim.sale, now))
     waited = (now - claim.slot_wait_since).total_seconds() if claim.slot_wait_since else 0.0
     so_far = Round(
         claim.refusals,

@@ -124,7 +124,7 @@ class UnitJournal:
     def _keep(self, attempt_id: int, outcome: Outcome, latency_ms: int) -> None:
         desk, actor, now = self.desk, self.claim.owner, self.desk.clock()
         if isinstance(outcome, Provisioned):
-            plain = Delivery(attempt_id, outcome, actor, now, self.run_id, latency_ms)
+            plain = Delivery(attempt_id, outcome, self.claim.order_id, actor, now, self.run_id, latency_ms)
             if desk.deliver(plain):
                 return
         keep_outcome(desk.engine, attempt_id, outcome, Scribe(desk.vault, actor, now, self.run_id), latency_ms)

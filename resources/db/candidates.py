@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection, RowMapping, text
 
@@ -81,13 +80,6 @@ order by w.nr
 _ORDERS = {"landed_cost": "g.landed_micros", "priority": "p.priority, g.landed_micros"}
 _OUTAGE = HOLDS.format(offer="g")
 _STATEMENTS = {name: text(_EQUIVALENT.format(order=order, outage=_OUTAGE)) for name, order in _ORDERS.items()}
-_SALES = text(
-    """
-    select e.esim_id, i.package_id, i.unit_price_micros_usd,
-        (select sum(j.quantity) from order_items j where j.order_id = i.order_id) as units
-    from esims e join order_items i on i.item_id = e.item_id where e.esim_id = any(:units)
-    """
-)
 
 
 def candidates(
@@ -129,12 +121,6 @@ def ceiling_micros(sale: UnitSale, fee: tuple[int, int], allowed_loss_minor_usd:
     fee_bp, fee_fixed = fee
     share = -(-sale.price_micros_usd * fee_bp // BASIS_POINTS) + -(-fee_fixed // sale.units_in_order)
     return sale.price_micros_usd - share + allowed_loss_minor_usd * (MICROS // 100) // sale.units_in_order
-
-
-def sales_of(conn: Connection, units: Sequence[UUID]) -> dict[UUID, UnitSale]:
-    """Return what was sold as each of these units."""
-    rows = conn.execute(_SALES, {"units": list(units)})
-    return {row.esim_id: UnitSale(str(row.package_id), int(row.unit_price_micros_usd), int(row.units)) for row in rows}
 
 
 class _Rates:

@@ -3,6 +3,7 @@
 The figure may have come with the acceptance of the order: it stands until a later answer tells another one.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
@@ -16,10 +17,10 @@ from resources.db.tables import providers
 class CostBook:
     """Rates and order fees as they are in one transaction, each read when it is first needed."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, fees: Mapping[str, int] | None = None) -> None:
         self._conn = conn
         self._rates: dict[str, int | None] = {"USD": None}
-        self._fees: dict[str, int] = {}
+        self._fees = dict(fees or {})
 
     def booked(self, attempt: Row[Any], told: Cost | None) -> tuple[Cost, int]:
         """Return a purchase's cost and its landed value in micro-USD at today's rate, with the provider's order fee.

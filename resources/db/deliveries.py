@@ -13,14 +13,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Row, bindparam, select, text, update
+from sqlalchemy import Connection, Engine, Row, select, text
 
 from esim.money import Cost
 from esim.orders import OrderStatus, UnitStatus, status_from_units
 from esim.purchase import Provisioned
 from resources.db import ledger, notices
 from resources.db.costs import CostBook
-from resources.db.tables import OPEN_STATES, esims, purchase_attempts
+from resources.db.delivery_writes import DeliveryWrites
+from resources.db.tables import OPEN_STATES, esims, providers, purchase_attempts
 from resources.db.transitions import (
     OrderMove,
     OrderRow,
@@ -28,8 +29,8 @@ from resources.db.transitions import (
     UnitRow,
     lock_orders,
     lock_units_of,
-    move_orders,
-    move_units,
+    step_order,
+    step_unit,
 )
 from resources.db.vault import ICCID, Vault
 
@@ -47,6 +48,7 @@ class Delivery:
 
     attempt_id: int
     outcome: Provisioned
+    order_id: UUID
     actor: str
     now: datetime
     run_id: str | None
@@ -75,9 +77,7 @@ def deliver_together(engine: Engine, vault: Vault, deliveries: Sequence[Delivery
     with engine.begin() as conn:
         cases, units = _cases(conn, vault, deliveries)
         if cases:
-            _book(conn, cases)
-            move_units(conn, [_move(case, vault) for case in cases])
-            _settle(conn, cases, units)
+            _writes(conn, vault, cases, units).write(conn)
     done = {case.delivery.attempt_id for case in cases}
     return [delivery.attempt_id in done for delivery in deliveries]
 
@@ -121,14 +121,16 @@ def iccid_lock(iccid_hash: bytes) -> int:
 def _cases(
     conn: Connection, vault: Vault, deliveries: Sequence[Delivery]
 ) -> tuple[list[_Case], Mapping[UUID, list[UnitRow]]]:
-    a, ids = purchase_attempts, [delivery.attempt_id for delivery in deliveries]
-    order_ids = set(conn.scalars(select(a.c.order_id).where(a.c.attempt_id.in_(ids))))
+    a, fee = purchase_attempts, providers.c.order_fee_micros
+    order_ids = {delivery.order_id for delivery in deliveries}
     orders = lock_orders(conn, order_ids)
-    locked = select(a).where(a.c.attempt_id.in_(ids)).order_by(a.c.attempt_id).with_for_update()
-    attempts = {row.attempt_id: row for row in conn.execute(locked)}
+    locked = select(a, fee).join_from(a, providers, a.c.provider == providers.c.slug).order_by(a.c.attempt_id)
+    locked = locked.where(a.c.attempt_id.in_([delivery.attempt_id for delivery in deliveries]))
+    attempts = {row.attempt_id: row for row in conn.execute(locked.with_for_update(of=a))}
     units = lock_units_of(conn, order_ids)
     by_unit = {unit.esim_id: unit for of_order in units.values() for unit in of_order}
-    book, cases = CostBook(conn), []
+    book = CostBook(conn, {row.provider: int(row.order_fee_micros) for row in attempts.values()})
+    cases = []
     for delivery in deliveries:
         attempt = attempts[delivery.attempt_id]
         cost, micros = book.booked(attempt, delivery.outcome.cost)
@@ -170,26 +172,30 @@ def _taken(conn: Connection, cases: Sequence[_Case]) -> set[int]:
     }
 
 
-def _book(conn: Connection, cases: Sequence[_Case]) -> None:
-    columns = [
-        {"key": case.delivery.attempt_id}
-        | delivered_attempt(case.delivery.outcome, case.cost, case.micros, case.delivery.now, case.delivery.latency_ms)
-        for case in cases
-    ]
-    conn.execute(update(purchase_attempts).where(purchase_attempts.c.attempt_id == bindparam("key")), columns)
-    postings = [
-        ledger.Posting(
-            f"cost:{case.delivery.attempt_id}",
-            case.unit.order_id,
-            ledger.provider_cost(case.cost, case.micros),
-            case.unit.n,
-        )
-        for case in cases
-    ]
-    ledger.post_many(conn, postings)
+def _writes(
+    conn: Connection, vault: Vault, cases: Sequence[_Case], units: Mapping[UUID, list[UnitRow]]
+) -> DeliveryWrites:
+    writes = DeliveryWrites()
+    for case in cases:
+        delivery, attempt_id = case.delivery, case.delivery.attempt_id
+        values = delivered_attempt(delivery.outcome, case.cost, case.micros, delivery.now, delivery.latency_ms)
+        writes.attempts.append({"attempt_id": attempt_id, **values})
+        cost = ledger.provider_cost(case.cost, case.micros)
+        writes.entries += ledger.rows_of(ledger.Posting(f"cost:{attempt_id}", case.unit.order_id, cost, case.unit.n))
+        if step := step_unit(_unit_move(case, vault)):
+            writes.units.append({"esim_id": case.unit.esim_id, **step[0]})
+            writes.events.append(step[1])
+    last = {case.order.order_id: case for case in cases}
+    for order_id, case in last.items():
+        if step := step_order(_order_move(case, units[order_id])):
+            writes.orders.append({"order_id": order_id, **step[0]})
+            writes.events.append(step[1])
+    changed = [(case.order, units[order_id]) for order_id, case in last.items()]
+    writes.notices = notices.called_for(conn, changed, max(case.delivery.now for case in cases))
+    return writes
 
 
-def _move(case: _Case, vault: Vault) -> UnitMove:
+def _unit_move(case: _Case, vault: Vault) -> UnitMove:
     delivery, attempt = case.delivery, case.attempt
     details = {"provider": attempt.provider, "offer_id": attempt.offer_id, "attempt": attempt.number}
     columns = delivered_columns(vault, attempt, delivery.outcome, case.cost, case.micros, delivery.now)
@@ -205,13 +211,7 @@ def _move(case: _Case, vault: Vault) -> UnitMove:
     )
 
 
-def _settle(conn: Connection, cases: Sequence[_Case], units: Mapping[UUID, list[UnitRow]]) -> None:
-    last = {case.order.order_id: case for case in cases}
-    moves = []
-    for order_id, case in last.items():
-        target, delivery = status_from_units(unit.status for unit in units[order_id]), case.delivery
-        reason = f"eSIM {case.unit.n} is {case.unit.status}"
-        moves.append(OrderMove(case.order, target, reason, delivery.actor, delivery.now, delivery.run_id))
-    move_orders(conn, moves)
-    changed = [(case.order, units[order_id]) for order_id, case in last.items()]
-    notices.tell_of_many(conn, changed, max(case.delivery.now for case in cases))
+def _order_move(case: _Case, units: Sequence[UnitRow]) -> OrderMove:
+    delivery, target = case.delivery, status_from_units(unit.status for unit in units)
+    reason = f"eSIM {case.unit.n} is {case.unit.status}"
+    return OrderMove(case.order, target, reason, delivery.actor, delivery.now, delivery.run_id)

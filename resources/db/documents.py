@@ -10,5 +10,14 @@ from typing import Any
 
 
 def document(rows: Sequence[Any]) -> str:
-    """Return dataclass instances with slots as a JSON array of objects, one key a field."""
-    return json.dumps([{name: getattr(row, name) for name in row.__slots__} for row in rows], default=str)
+    """Return rows as a JSON array of objects: mappings as they are, dataclass instances with slots one key a field."""
+    return json.dumps([row if isinstance(row, dict) else _fields(row) for row in rows], default=_as_text)
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+def _as_text(value: object) -> str:
+    """Bytes travel in hexadecimal, for `decode(..., 'hex')`."""
+    return value.hex() if isinstance(value, bytes) else str(value)

@@ -4,7 +4,6 @@ Amounts are micro-USD at the rate of the day the money moved (debit positive, cr
 amount and currency. Customers' amounts take the rate at which they were sold (`order_items.unit_price_micros_usd`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from esim.errors import InvalidMoney
 from esim.money import Cost, Money, exponent
+from resources.db.documents import document
 from resources.db.tables import ledger_entries
 
 _POST = text(
@@ -112,7 +112,7 @@ def post(
     Raises:
         InvalidMoney: the entries do not sum to zero, in USD or in an original currency.
     """
-    rows = _rows(Posting(posting_key, order_id, entries, esim_n))
+    rows = rows_of(Posting(posting_key, order_id, entries, esim_n))
     statement = insert(ledger_entries).values(rows).on_conflict_do_nothing()
     return conn.scalar(statement.returning(ledger_entries.c.entry_id)) is not None
 
@@ -123,11 +123,16 @@ def post_many(conn: Connection, postings: Sequence[Posting]) -> None:
     Raises:
         InvalidMoney: one of them does not sum to zero; nothing was booked.
     """
-    if rows := [row for posting in postings for row in _rows(posting)]:
-        conn.execute(_POST, {"rows": json.dumps(rows, default=str)})
+    if rows := [row for posting in postings for row in rows_of(posting)]:
+        conn.execute(_POST, {"rows": document(rows)})
 
 
-def _rows(posting: Posting) -> list[dict[str, object]]:
+def rows_of(posting: Posting) -> list[dict[str, object]]:
+    """Return a posting's rows in the table.
+
+    Raises:
+        InvalidMoney: it does not sum to zero.
+    """
     _check_balanced(posting.key, posting.entries)
     return [
         {

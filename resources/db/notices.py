@@ -31,10 +31,16 @@ def tell_of_changes(conn: Connection, order: OrderRow, units: Sequence[UnitRow],
 
 def tell_of_many(conn: Connection, changed: Sequence[tuple[OrderRow, Sequence[UnitRow]]], now: datetime) -> None:
     """Do what `tell_of_changes` does for many orders, in two statements."""
+    enqueue_many(conn, called_for(conn, changed, now))
+
+
+def called_for(conn: Connection, changed: Sequence[tuple[OrderRow, Sequence[UnitRow]]], now: datetime) -> list[Notice]:
+    """Return what changed orders call for, for the caller to queue; see `tell_of_changes`."""
     ended = [(order, units) for order, units in changed if not any(_is_in_work(unit, now) for unit in units)]
-    if ended:
-        told = _told(conn, [order.order_id for order, _ in ended])
-        enqueue_many(conn, [notice for order, units in ended for notice in _called_for(order, units, told)])
+    if not ended:
+        return []
+    told = _told(conn, [order.order_id for order, _ in ended])
+    return [notice for order, units in ended for notice in _called_for(order, units, told)]
 
 
 def _called_for(order: OrderRow, units: Sequence[UnitRow], told: _Told) -> Iterator[Notice]:

@@ -4,18 +4,16 @@
 `claim_open_units` gives purchases without an end (pending, unknown) to whoever looks them up next.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, bindparam, select, text, update
+from sqlalchemy import Connection, Engine, select, text, update
 
-from esim.orders import OrderStatus, UnitStatus
 from esim.provisioning import Refusal
 from esim.purchase import ErrorType
-from resources.db.tables import esims, orders, purchase_attempts
-from resources.db.transitions import Event, note
+from resources.db.candidates import UnitSale
+from resources.db.tables import esims, purchase_attempts
 
 LEASE_SECONDS = 60.0
 POLL_LEASE_SECONDS = 180.0  # a look-up may wait for rate limits and repeat itself; two at once may disturb each other
@@ -34,6 +32,7 @@ class Claim:
     paid_at: datetime
     deadline_at: datetime
     slot_wait_since: datetime | None
+    sale: UnitSale
     refusals: tuple[Refusal, ...] = ()
 
 
@@ -49,11 +48,12 @@ class OpenUnit:
 
 
 # Units whose order is being changed right now are skipped, not waited for: they come with the next claim. Holding
-# both rows without ever waiting cannot deadlock with those who lock the order first.
+# both rows without ever waiting cannot deadlock with those who lock the order first. One statement, because a customer
+# waits: it claims, starts the orders, notes both, and reads what was sold and what refused it in this round.
 CLAIM = text(
     """
     with due as (
-        select e.esim_id, o.status as order_status
+        select e.esim_id, o.order_id, o.status as order_status
         from esims e join orders o on o.order_id = e.order_id
         where e.status = 'queued' and e.next_attempt_at <= :now
         order by e.next_attempt_at, e.esim_id
@@ -63,18 +63,29 @@ CLAIM = text(
         update esims e set status = 'working', fence = e.fence + 1, lease_owner = :owner, lease_until = :until,
             updated_at = :now
         from due where e.esim_id = due.esim_id
-        returning e.esim_id, e.order_id, e.n, e.fence, e.failures, e.slot_wait_since, e.round_from, due.order_status
+        returning e.esim_id, e.order_id, e.item_id, e.n, e.fence, e.failures, e.slot_wait_since, e.round_from
+    ), started as (
+        update orders o set status = 'processing', updated_at = :now
+        from (select distinct order_id, order_status from due) d
+        where o.order_id = d.order_id and d.order_status in ('paid', 'failed')
+        returning o.order_id, d.order_status
+    ), noted as (
+        insert into order_events (order_id, esim_n, from_status, to_status, reason, actor, run_id, at)
+        select order_id, cast(null as smallint), order_status, 'processing', 'a worker started', cast(:owner as text),
+            cast(:run_id as text), cast(:now as timestamptz) from started
+        union all
+        select order_id, n, 'queued', 'working', 'claimed by a worker', :owner, :run_id, :now from taken
     )
-    select t.*, coalesce(o.paid_at, o.created_at) as paid_at, o.deadline_at
-    from taken t join orders o on o.order_id = t.order_id
-    """
-)
-_ROUND = text(
-    """
-    select a.esim_id, a.offer_id, a.error_type, a.error from purchase_attempts a join esims e on e.esim_id = a.esim_id
-    where a.esim_id = any(:units) and a.number > e.round_from and a.state = 'rejected'
-        and not (a.error_type = 'not_bought' and a.sent_at is null)
-    order by a.number
+    select t.esim_id, t.order_id, t.n, t.fence, t.failures, t.slot_wait_since,
+        coalesce(o.paid_at, o.created_at) as paid_at, o.deadline_at, i.package_id, i.unit_price_micros_usd,
+        (select sum(j.quantity) from order_items j where j.order_id = t.order_id) as units,
+        (
+            select jsonb_agg(jsonb_build_array(a.offer_id, a.error_type, coalesce(a.error, '')) order by a.number)
+            from purchase_attempts a
+            where a.esim_id = t.esim_id and a.number > t.round_from and a.state = 'rejected'
+                and not (a.error_type = 'not_bought' and a.sent_at is null)
+        ) as refusals
+    from taken t join orders o on o.order_id = t.order_id join order_items i on i.item_id = t.item_id
     """
 )
 _OPEN = text(
@@ -106,31 +117,25 @@ def claim_units(
 
     `deadline_minutes` after payment is the deadline of an order that carries none.
     """
+    values = {"now": now, "limit": limit, "owner": owner, "run_id": run_id}
     with engine.begin() as conn:
-        values = {"now": now, "limit": limit, "owner": owner, "until": now + timedelta(seconds=LEASE_SECONDS)}
-        rows = conn.execute(CLAIM, values).all()
-        if not rows:
-            return []
-        started = _start_orders(conn, {row.order_id: row.order_status for row in rows}, owner, now, run_id)
-        was, target, reason = UnitStatus.QUEUED, UnitStatus.WORKING, "claimed by a worker"
-        claimed = [Event(row.order_id, was, target, reason, owner, now, row.n, run_id) for row in rows]
-        note(conn, [*started, *claimed])
-        refusals = _refusals(conn, [row.esim_id for row in rows])
-        return [
-            Claim(
-                esim_id=row.esim_id,
-                order_id=row.order_id,
-                n=row.n,
-                fence=row.fence,
-                owner=owner,
-                failures=row.failures,
-                paid_at=row.paid_at,
-                deadline_at=row.deadline_at or row.paid_at + timedelta(minutes=deadline_minutes),
-                slot_wait_since=row.slot_wait_since,
-                refusals=refusals.get(row.esim_id, ()),
-            )
-            for row in rows
-        ]
+        rows = conn.execute(CLAIM, values | {"until": now + timedelta(seconds=LEASE_SECONDS)}).all()
+    return [
+        Claim(
+            esim_id=row.esim_id,
+            order_id=row.order_id,
+            n=row.n,
+            fence=row.fence,
+            owner=owner,
+            failures=row.failures,
+            paid_at=row.paid_at,
+            deadline_at=row.deadline_at or row.paid_at + timedelta(minutes=deadline_minutes),
+            slot_wait_since=row.slot_wait_since,
+            sale=UnitSale(row.package_id, int(row.unit_price_micros_usd), int(row.units)),
+            refusals=tuple(Refusal(offer, ErrorType(kind), error) for offer, kind, error in row.refusals or ()),
+        )
+        for row in rows
+    ]
 
 
 def claim_open_units(engine: Engine, limit: int, now: datetime) -> list[OpenUnit]:
@@ -192,27 +197,6 @@ def waiting_units(conn: Connection, now: datetime) -> int:
         " and (next_work_at is null or next_work_at <= :now))"
     )
     return int(conn.scalar(counts, {"now": now}) or 0)
-
-
-def _start_orders(
-    conn: Connection, states: dict[UUID, str], owner: str, now: datetime, run_id: str | None
-) -> list[Event]:
-    """Move the orders of fresh claims to processing, whose rows the claim has locked; return what is to be noted."""
-    startable = (OrderStatus.PAID, OrderStatus.FAILED)
-    fresh = {order_id: OrderStatus(state) for order_id, state in states.items() if OrderStatus(state) in startable}
-    if fresh:
-        change = update(orders).where(orders.c.order_id.in_(bindparam("ids", expanding=True)))
-        conn.execute(change.values(status=OrderStatus.PROCESSING, updated_at=now), {"ids": list(fresh)})
-    target, reason = OrderStatus.PROCESSING, "a worker started"
-    return [Event(one, state, target, reason, owner, now, None, run_id) for one, state in fresh.items()]
-
-
-def _refusals(conn: Connection, units: Sequence[UUID]) -> dict[UUID, tuple[Refusal, ...]]:
-    found: dict[UUID, tuple[Refusal, ...]] = {}
-    for row in conn.execute(_ROUND, {"units": list(units)}):
-        refusal = Refusal(row.offer_id, ErrorType(row.error_type), row.error or "")
-        found[row.esim_id] = (*found.get(row.esim_id, ()), refusal)
-    return found
 
 
 def _seconds_until(due: datetime | None, now: datetime) -> float | None:

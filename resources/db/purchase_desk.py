@@ -7,13 +7,12 @@ offers to try -> intents -> clearances -> deliveries -> health. A worker that is
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy import Engine
 
 from esim.ports import Clock, Provider
 from esim.purchase import Outcome
-from resources.db.candidates import Candidates, candidates, sales_of
+from resources.db.candidates import Candidates, UnitSale, candidates
 from resources.db.deliveries import Delivery, deliver_together
 from resources.db.intents import Clearance, Intent, clear_intents, write_intents
 from resources.db.provider_state import note_outcomes
@@ -37,7 +36,7 @@ class PurchaseDesk:
     ) -> None:
         self.engine, self.vault, self.clock, self.providers = engine, vault, clock, providers
         self._trial = trial
-        self.offers = Together[tuple[UUID, datetime], Candidates](self._offers)
+        self.offers = Together[tuple[UnitSale, datetime], Candidates](self._offers)
         self.intents = Together[Intent, int | None](self._write_intents)
         self.clearances = Together[Clearance, bool](self._clear)
         self.health = Together[tuple[str, Outcome, datetime], bool](lambda batch: note_outcomes(self.engine, batch))
@@ -56,12 +55,11 @@ class PurchaseDesk:
         except Exception:  # noqa: BLE001 - what a batch cannot hold, the careful way looks at alone
             return False
 
-    def _offers(self, wanted: Sequence[tuple[UUID, datetime]]) -> list[Candidates]:
+    def _offers(self, wanted: Sequence[tuple[UnitSale, datetime]]) -> list[Candidates]:
         with self.engine.connect() as conn:
-            sales = sales_of(conn, [esim_id for esim_id, _ in wanted])
             return candidates(
                 conn,
-                [sales[esim_id] for esim_id, _ in wanted],
+                [sale for sale, _ in wanted],
                 failover_order=self._trial.failover_order,
                 allowed_loss_minor_usd=self._trial.allowed_loss_minor_usd,
                 now=max(now for _, now in wanted),

@@ -189,19 +189,30 @@ def move_order(
 
 def move_orders(conn: Connection, moves: Sequence[OrderMove]) -> int:
     """Do what `move_order` does for many orders, in a few statements; return how many were moved."""
-    real = [move for move in moves if advance(move.order.status, move.target)]
-    _update_many(conn, orders, orders.c.order_id, [(move.order.order_id, _order_columns(move)) for move in real])
-    note(
-        conn,
-        [
-            Event(m.order.order_id, m.order.status, m.target, m.reason, m.actor, m.now, None, m.run_id, m.details)
-            for m in real
-        ],
+    steps = [(move.order.order_id, *step) for move in moves if (step := step_order(move)) is not None]
+    _update_many(conn, orders, orders.c.order_id, [(order_id, columns) for order_id, columns, _ in steps])
+    note(conn, [event for *_, event in steps])
+    return len(steps)
+
+
+def step_order(move: OrderMove) -> tuple[dict[str, object], Event] | None:
+    """Take a locked order's step in memory; return what its row must say and its event, for the caller to write.
+
+    None when it is there already.
+
+    Raises:
+        IllegalTransition: the table has no such step.
+    """
+    order = move.order
+    if not advance(order.status, move.target):
+        return None
+    event = Event(
+        order.order_id, order.status, move.target, move.reason, move.actor, move.now, None, move.run_id, move.details
     )
-    for move in real:
-        move.order.status = move.target
-        move.order.attention_reason = move.reason if move.target is OrderStatus.ATTENTION else None
-    return len(real)
+    columns = _order_columns(move)
+    order.status = move.target
+    order.attention_reason = move.reason if move.target is OrderStatus.ATTENTION else None
+    return columns, event
 
 
 def _order_columns(move: OrderMove) -> dict[str, object]:
@@ -240,18 +251,27 @@ def move_unit(  # noqa: PLR0913 - what moves, why, by whom and what goes with it
 
 def move_units(conn: Connection, moves: Sequence[UnitMove]) -> int:
     """Do what `move_unit` does for many units, in a few statements; return how many were moved."""
-    real = [move for move in moves if advance_unit(move.unit.status, move.target)]
-    _update_many(conn, esims, esims.c.esim_id, [(move.unit.esim_id, _unit_columns(move)) for move in real])
-    note(
-        conn,
-        [
-            Event(m.unit.order_id, m.unit.status, m.target, m.reason, m.actor, m.now, m.unit.n, m.run_id, m.details)
-            for m in real
-        ],
+    steps = [(move.unit.esim_id, *step) for move in moves if (step := step_unit(move)) is not None]
+    _update_many(conn, esims, esims.c.esim_id, [(esim_id, columns) for esim_id, columns, _ in steps])
+    note(conn, [event for *_, event in steps])
+    return len(steps)
+
+
+def step_unit(move: UnitMove) -> tuple[dict[str, object], Event] | None:
+    """Do for a unit of a locked order what `step_order` does for an order.
+
+    Raises:
+        IllegalTransition: the table has no such step.
+    """
+    unit = move.unit
+    if not advance_unit(unit.status, move.target):
+        return None
+    event = Event(
+        unit.order_id, unit.status, move.target, move.reason, move.actor, move.now, unit.n, move.run_id, move.details
     )
-    for move in real:
-        move.unit.status = move.target
-    return len(real)
+    columns = _unit_columns(move)
+    unit.status = move.target
+    return columns, event
 
 
 def _unit_columns(move: UnitMove) -> dict[str, object]:

@@ -23,6 +23,7 @@ from resources.settings import Settings
 from tests.resources.db.shop import NOW, OfferSpec, open_shop, order_state, paid_order, unit_states
 
 COST = Cost.parse("2", "USD")
+ORDER_OF: dict[int, UUID] = {}  # of the purchases that this test prepared
 
 
 @pytest.fixture
@@ -68,7 +69,9 @@ def prepared(engine: Engine, count: int) -> list[tuple[Claim, int]]:
         cleared = clear_intents(conn, [Clearance(one.reference, one.fence, one.owner, NOW, {}) for one in intents])
     assert all(ids)
     assert all(cleared)
-    return [(claim, int(attempt_id or 0)) for claim, attempt_id in zip(claims, ids, strict=True)]
+    purchases = [(claim, int(attempt_id or 0)) for claim, attempt_id in zip(claims, ids, strict=True)]
+    ORDER_OF.update({attempt_id: claim.order_id for claim, attempt_id in purchases})
+    return purchases
 
 
 def bought(attempt_id: int, iccid: str = "", cost: Cost = COST) -> Provisioned:
@@ -77,7 +80,7 @@ def bought(attempt_id: int, iccid: str = "", cost: Cost = COST) -> Provisioned:
 
 
 def delivery(attempt_id: int, outcome: Provisioned | None = None) -> Delivery:
-    return Delivery(attempt_id, outcome or bought(attempt_id), "drain-a", NOW, "run-1", 12)
+    return Delivery(attempt_id, outcome or bought(attempt_id), ORDER_OF[attempt_id], "drain-a", NOW, "run-1", 12)
 
 
 def left_behind(engine: Engine, order_id: UUID) -> dict[str, Any]:

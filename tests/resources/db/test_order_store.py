@@ -13,6 +13,7 @@ from esim.orders import UnitStatus
 from esim.provisioning import Exhausted, Waiting
 from esim.purchase import ErrorType, EventKind, ProviderEvent
 from resources.db import drains, inbox, notices
+from resources.db.candidates import UnitSale
 from resources.db.inbox import provider_work
 from resources.db.leases import reclaim_expired
 from resources.db.order_store import LEASE_SECONDS, Claim, claim_open_units, claim_units, due_in_seconds, waiting_units
@@ -84,7 +85,7 @@ def test_unit_that_waits_for_a_person_without_an_open_purchase_is_not_looked_up_
 
 def claim_with(failures: int = 0, minutes_left: int = 70) -> Claim:
     deadline = NOW + timedelta(minutes=minutes_left)
-    return Claim(uuid4(), uuid4(), 1, 1, "d", failures, NOW, deadline, None)
+    return Claim(uuid4(), uuid4(), 1, 1, "d", failures, NOW, deadline, None, UnitSale("jp-1gb-7d", 4_990_000, 1))
 
 
 @given(st.integers(0, 6), st.integers(-10, 600), st.booleans())
