@@ -14,7 +14,7 @@ ORDERS ?= 60
 HISTORIES ?= 10000
 
 .PHONY: help setup run demo check format test browser lock clean chaos histories \
-	bench-api bench-catalogue bench-launch bench-orders bench-start bench-storage
+	bench-api bench-catalogue bench-growth bench-intake bench-launch bench-orders bench-start bench-storage
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -73,8 +73,14 @@ bench-start: setup ## Start-up times against their targets
 	$(BIN)/python -m bench.start
 
 bench-orders: setup ## The order path on the whole platform: figures against targets
-	$(BIN)/python -m bench.orders $(PARTS)
+	$(BIN)/python -m bench.orders warm cold throughput
 	$(BIN)/python -m bench.default_path
+
+bench-intake: setup ## Signed payment events at 500 a second, and the API killed on the way
+	$(BIN)/python -m bench.orders intake
+
+bench-growth: setup ## What an order costs as the tables grow to a million orders
+	$(BIN)/python -m bench.orders growth
 
 bench-storage: setup ## Growth of Dagster's storage by 10,000 orders against its budget
 	$(BIN)/python -m bench.storage
