@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from random import Random
 from uuid import UUID
 
 import httpx
@@ -21,7 +22,7 @@ from bench.order_shop import BenchShop, CpuShares, Plan, bench_shop
 from resources.db.databases import databases
 
 LATENCIES_MS = (0, 300)
-WARM_ORDERS, COLD_ORDERS = 120, 10
+WARM_ORDERS, COLD_ORDERS = 120, 15
 SUSTAINED_SECONDS, BURST = 20, 5_000
 DELIVERED = "select count(*) from esims where status = 'delivered'"
 _missed: list[str] = []
@@ -64,11 +65,12 @@ def cold() -> None:
     with bench_shop(0, DRAIN_IDLE_SECONDS="0.5") as shop:
         shop.place(1, paid=True)
         shop.wait_until(DELIVERED, 1, 90)
-        seconds = []
+        seconds, arrivals = [], Random(1)
         for _ in range(COLD_ORDERS):
             alive = "select 1 - (select count(*) from drains where ended_at is null)"
             shop.wait_until(alive, 1, 60)
-            seconds += one_by_one(shop, 1, pause=2.0)
+            time.sleep(arrivals.uniform(2, 30))  # at any moment of the sensor's round, not right after the last order
+            seconds += one_by_one(shop, 1, pause=0.0)
         print(f"cold: {', '.join(f'{one:.2f}' for one in seconds)} s")
         judge("cold p50", statistics.median(seconds), 1.2, "s")
         judge("cold p95", max(seconds), 5.0, "s")

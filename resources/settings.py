@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     drain_workers: Annotated[int, Field(ge=1, le=256)] = 64
     drain_idle_seconds: float = 30.0
     drain_max_seconds: float = 600.0
-    sensor_wait_seconds: Annotated[float, Field(ge=0, le=50)] = 15.0
+    sensor_wait_seconds: Annotated[float, Field(ge=0, le=50)] = 40.0
 
     provider_min_success_percent: Annotated[int, Field(ge=0, le=100)] = 50
     provider_min_attempts: Annotated[int, Field(ge=1)] = 10
