@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.timeout(420)
 @pytest.fixture(scope="module")
 def demo(shared_tmp: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Run the demo once and keep its shop: what it printed, and the environment that finds the shop again."""
-    home = shared_tmp / "demo"  # not pytest's: another run of it would take the database's user the way in
-    home.mkdir()
+    # Not in pytest's own folder: another run of it would take the database's user the way in.
+    home = Path(tempfile.mkdtemp(prefix="demo-", dir=shared_tmp))
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home)}
     result = _run(environment, "demo", "--keep", seconds=400)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
