@@ -11,13 +11,13 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from resources.db.documents import document
-from resources.db.outbox import Notice
-from resources.db.transitions import Event
+from resources.db.ledger import INSERT_ENTRIES
+from resources.db.outbox import INSERT_NOTICES, Notice
+from resources.db.transitions import INSERT_EVENTS, Event
 
 Row = dict[str, Any]
 
-_WRITE = text(
-    """
+_UPDATES = """
     with attempts as (
         update purchase_attempts a set state = w.state, provider_order_id = w.provider_order_id, cost = w.cost,
             cost_micros = w.cost_micros, finished_at = w.finished_at, latency_ms = w.latency_ms
@@ -43,27 +43,11 @@ _WRITE = text(
         from jsonb_to_recordset(cast(:orders as jsonb)) as w(
             order_id uuid, status text, updated_at timestamptz, completed_at timestamptz)
         where o.order_id = w.order_id
-    ), entries as (
-        insert into ledger_entries
-            (posting_key, order_id, esim_n, account, amount_micros, original_amount, original_currency)
-        select posting_key, order_id, esim_n, account, amount_micros, original_amount, original_currency
-        from jsonb_to_recordset(cast(:entries as jsonb)) as w(
-            posting_key text, order_id uuid, esim_n smallint, account text, amount_micros bigint,
-            original_amount numeric, original_currency text)
-        on conflict do nothing
-    ), events as (
-        insert into order_events (order_id, esim_n, from_status, to_status, reason, actor, run_id, details, at)
-        select order_id, esim_n, from_status, to_status, reason, actor, run_id, details, at
-        from jsonb_to_recordset(cast(:events as jsonb)) as w(
-            order_id uuid, esim_n smallint, from_status text, to_status text, reason text, actor text, run_id text,
-            details jsonb, at timestamptz)
     )
-    insert into outbox (key, channel, kind, order_id, payload)
-    select key, channel, kind, order_id, payload from jsonb_to_recordset(cast(:notices as jsonb)) as w(
-        key text, channel text, kind text, order_id uuid, payload jsonb)
-    on conflict (key) do nothing
-    """
-)
+"""
+# The three inserts are spelt where every other writer has them.
+_INSERTS = (", entries as (", INSERT_ENTRIES, "), events as (", INSERT_EVENTS, ")", INSERT_NOTICES)
+_WRITE = text("".join((_UPDATES, *_INSERTS)))
 
 
 @dataclass(slots=True)

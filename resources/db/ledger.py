@@ -18,17 +18,16 @@ from esim.money import Cost, Money, exponent
 from resources.db.documents import document
 from resources.db.tables import ledger_entries
 
-_POST = text(
-    """
+INSERT_ENTRIES = """
     insert into ledger_entries
         (posting_key, order_id, esim_n, account, amount_micros, original_amount, original_currency)
     select posting_key, order_id, esim_n, account, amount_micros, original_amount, original_currency
-    from jsonb_to_recordset(cast(:rows as jsonb)) as entry(
+    from jsonb_to_recordset(cast(:entries as jsonb)) as entry(
         posting_key text, order_id uuid, esim_n smallint, account text, amount_micros bigint, original_amount numeric,
         original_currency text)
     on conflict do nothing
-    """
-)
+"""
+_POST = text(INSERT_ENTRIES)
 
 
 class Account(StrEnum):
@@ -124,7 +123,7 @@ def post_many(conn: Connection, postings: Sequence[Posting]) -> None:
         InvalidMoney: one of them does not sum to zero; nothing was booked.
     """
     if rows := [row for posting in postings for row in rows_of(posting)]:
-        conn.execute(_POST, {"rows": document(rows)})
+        conn.execute(_POST, {"entries": document(rows)})
 
 
 def rows_of(posting: Posting) -> list[dict[str, object]]:

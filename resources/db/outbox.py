@@ -20,14 +20,13 @@ _RETRY_FIRST = timedelta(seconds=5)
 _RETRY_MOST = timedelta(hours=1)
 
 
-_QUEUE = text(
-    """
+INSERT_NOTICES = """
     insert into outbox (key, channel, kind, order_id, payload)
-    select key, channel, kind, order_id, payload from jsonb_to_recordset(cast(:rows as jsonb)) as notice(
+    select key, channel, kind, order_id, payload from jsonb_to_recordset(cast(:notices as jsonb)) as notice(
         key text, channel text, kind text, order_id uuid, payload jsonb)
     on conflict (key) do nothing
-    """
-)
+"""
+_QUEUE = text(INSERT_NOTICES)
 
 
 class Channel(StrEnum):
@@ -70,7 +69,7 @@ class Notice:
 def enqueue_many(conn: Connection, notices: Sequence[Notice]) -> None:
     """Queue notices in one statement; those whose key was queued before are left as they are."""
     if notices:
-        conn.execute(_QUEUE, {"rows": document(notices)})
+        conn.execute(_QUEUE, {"notices": document(notices)})
 
 
 @dataclass(frozen=True, slots=True)

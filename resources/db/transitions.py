@@ -106,15 +106,14 @@ class UnitMove:
     values: Mapping[str, object] = field(default_factory=dict)
 
 
-_NOTE = text(
-    """
+INSERT_EVENTS = """
     insert into order_events (order_id, esim_n, from_status, to_status, reason, actor, run_id, details, at)
     select order_id, esim_n, from_status, to_status, reason, actor, run_id, details, at
-    from jsonb_to_recordset(cast(:rows as jsonb)) as event(
+    from jsonb_to_recordset(cast(:events as jsonb)) as event(
         order_id uuid, esim_n smallint, from_status text, to_status text, reason text, actor text, run_id text,
         details jsonb, at timestamptz)
-    """
-)
+"""
+_NOTE = text(INSERT_EVENTS)
 ORDER_COLUMNS = tuple(orders.c[name] for name in OrderRow.__slots__)
 UNIT_COLUMNS = tuple(esims.c[name] for name in UnitRow.__slots__)
 
@@ -365,4 +364,4 @@ def hold_order(conn: Connection, order: OrderRow, *, reason: str, actor: str, no
 def note(conn: Connection, events: Sequence[Event]) -> None:
     """Append events to the history of orders, in one statement."""
     if events:
-        conn.execute(_NOTE, {"rows": document(events)})
+        conn.execute(_NOTE, {"events": document(events)})

@@ -11,6 +11,7 @@ from pipelines.drain import Drain, DrainLimits, DrainReport
 from resources.order_operations import OrderTools
 from resources.settings import Settings
 from tests.pipelines.actors import HandClock, RefundingGateway, RememberingMailer, RememberingNotifier, ScriptedProvider
+from tests.pipelines.scripted_gateway import Account
 from tests.resources.db.shop import NOW, OfferSpec, open_shop
 
 
@@ -75,6 +76,20 @@ def source(shop: Shop) -> Source:
 
 
 Rows = Callable[[str], list[dict[str, object]]]
+
+
+@pytest.fixture
+def account() -> Account:
+    """What the payment service has on its books."""
+    return Account()
+
+
+@pytest.fixture
+def tools(shop: Shop, account: Account) -> OrderTools:
+    """The shop's tools with that payment service."""
+    tools = shop.tools_with()
+    tools._gateway = cast(PaymentGateway, account)
+    return tools
 
 
 @pytest.fixture

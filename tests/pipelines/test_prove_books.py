@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import cast
 from uuid import UUID
 
 import dagster as dg
@@ -12,30 +11,16 @@ from sqlalchemy import Engine, text
 from assets.reconciliation import KEY, check_name, reconciliation
 from esim.errors import PaymentError
 from esim.money import Money
-from esim.ports import PaymentGateway
 from pipelines.prove_books import BooksReport, prove_books
 from pipelines.reconcile_jobs import prove_books_job, reconcile_payments_job, reconcile_providers_job
 from resources.db.findings import open_findings
 from resources.db.payments import Booking, Payment, record_payment
 from resources.order_operations import OrderTools
-from tests.pipelines.conftest import Shop
 from tests.pipelines.scripted_gateway import Account
 from tests.resources.db.shop import NOW, place_order
 
 PAID_AT = NOW - timedelta(hours=2)
 Rows = Callable[[str], list[dict[str, object]]]
-
-
-@pytest.fixture
-def account() -> Account:
-    return Account()
-
-
-@pytest.fixture
-def tools(shop: Shop, account: Account) -> OrderTools:
-    tools = shop.tools_with()
-    tools._gateway = cast(PaymentGateway, account)
-    return tools
 
 
 def bought(engine: Engine, account: Account, intent: str = "pi_1") -> UUID:

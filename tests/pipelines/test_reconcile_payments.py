@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Thread
-from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,31 +10,18 @@ from sqlalchemy import Engine, text
 
 from esim.errors import PaymentError
 from esim.money import Money
-from esim.ports import CheckoutSession, PaymentGateway
+from esim.ports import CheckoutSession
 from pipelines.reconcile_payments import reconcile_payments
 from resources.db.findings import accept_finding, open_findings
 from resources.db.payments import Booking
 from resources.order_operations import OrderTools
 from resources.payment_events import take_event
 from tests.pipelines.actors import wait_until
-from tests.pipelines.conftest import Shop
 from tests.pipelines.scripted_gateway import Account
 from tests.resources.db.shop import NOW, order_state, paid_order, place_order
 
 PAID_AT = NOW - timedelta(hours=2)
 Rows = Callable[[str], list[dict[str, object]]]
-
-
-@pytest.fixture
-def account() -> Account:
-    return Account()
-
-
-@pytest.fixture
-def tools(shop: Shop, account: Account) -> OrderTools:
-    tools = shop.tools_with()
-    tools._gateway = cast(PaymentGateway, account)
-    return tools
 
 
 def pending(engine: Engine) -> UUID:
