@@ -184,7 +184,11 @@ class Drain:
         self._claimed_at, self._more_wait = taken_at, len(claims) == room
         leases = [Lease(claim, taken_at) for claim in claims]
         self._leases |= {lease.claim.esim_id: lease for lease in leases}
-        return [(lease, partial(work_unit, tools, lease, self._run_id)) for lease in leases]
+        found = tools.desk.offers([claim.sale for claim in claims]) if claims else []
+        return [
+            (lease, partial(work_unit, tools, lease, self._run_id, offers))
+            for lease, offers in zip(leases, found, strict=True)
+        ]
 
     def _late(self) -> list[LateArrival]:
         """Work fresh provider events; return attempts that may have bought something after all."""

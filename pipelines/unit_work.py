@@ -23,6 +23,7 @@ from esim.provisioning import (
 )
 from esim.purchase import ErrorType, Outcome, Pending, PurchaseRequest, Rejected, Unknown
 from resources.db.attempts import Lease, UnitJournal, stored_request
+from resources.db.candidates import Candidates
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
 from resources.db.outages import note_refusal
@@ -44,12 +45,15 @@ class UnitReport:
     latency_ms: int
 
 
-def work_unit(tools: OrderTools, lease: Lease, run_id: str | None) -> list[UnitReport]:
-    """Try to buy one claimed unit and leave it delivered, open, waiting or given up."""
+def work_unit(tools: OrderTools, lease: Lease, run_id: str | None, found: Candidates | None = None) -> list[UnitReport]:
+    """Try to buy one claimed unit and leave it delivered, open, waiting or given up.
+
+    `found` is what it may be bought from, where that was looked up just now.
+    """
     claim = lease.claim
     journal = UnitJournal(tools.desk, lease, run_id)
     try:
-        worked = _provision(tools, claim, journal)
+        worked = _provision(tools, claim, journal, found)
         reports = [_report(claim, trial) for trial in worked.trials]
         for trial in worked.trials:
             _note_health(tools, trial)
@@ -100,11 +104,11 @@ def outcome_word(outcome: Outcome) -> str:
     return f"{word} ({outcome.error_type})" if isinstance(outcome, Rejected | Unknown) else word
 
 
-def _provision(tools: OrderTools, claim: Claim, journal: UnitJournal) -> Worked:
+def _provision(tools: OrderTools, claim: Claim, journal: UnitJournal, found: Candidates | None) -> Worked:
     now, settings = tools.clock(), tools.settings
     if now >= claim.deadline_at:
         return Worked(Exhausted(False, ErrorType.PROVIDER_TIMEOUT, "the customer's deadline has passed"))
-    found = tools.desk.offers.submit((claim.sale, now))
+    found = found or tools.desk.offers([claim.sale])[0]
     waited = (now - claim.slot_wait_since).total_seconds() if claim.slot_wait_since else 0.0
     so_far = Round(
         claim.refusals,

@@ -6,14 +6,19 @@ another place. `databases(settings)` starts the embedded server when `DATABASE_U
 
 from dataclasses import dataclass
 from functools import lru_cache
+from time import monotonic
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from resources.db.embedded import DATABASE, start_embedded, with_database
 from resources.settings import Settings
+
+_TRUSTED_SECONDS = 1.0  # a connection used a moment ago is not asked whether it is still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +84,34 @@ def make_engine(url: str, *, pool_size: int = 10, idle_transaction_seconds: int 
     a process that stands still does not keep what it locked.
     """
     options = f"-c timezone=UTC -c idle_in_transaction_session_timeout={idle_transaction_seconds * 1000}"
-    return create_engine(
+    engine = create_engine(
         url.replace("postgresql://", "postgresql+psycopg://", 1),
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_pre_ping=True,
+        pool_use_lifo=True,
         hide_parameters=True,  # errors reach logs; what they were about must not
         connect_args={"options": options, "connect_timeout": 10},
     )
+    event.listen(engine, "checkout", _ask_idle)
+    event.listen(engine, "checkin", _note_use)
+    return engine
+
+
+def at_once(engine: Engine) -> Engine:
+    """Return `engine` for statements that are a transaction each, without the two round trips of BEGIN and COMMIT."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _note_use(connection: psycopg.Connection, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = monotonic()
+
+
+def _ask_idle(connection: psycopg.Connection, record: ConnectionPoolEntry, proxy: object) -> None:
+    """Have the pool open a fresh connection in place of one that was lost while it lay idle."""
+    if monotonic() - record.info.get("used_at", float("inf")) < _TRUSTED_SECONDS:
+        return  # a fresh one was never used
+    try:
+        connection.execute("select 1")
+        connection.rollback()
+    except psycopg.Error as error:
+        raise InvalidatePoolError from error

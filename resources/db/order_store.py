@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, select, text, update
 from esim.provisioning import Refusal
 from esim.purchase import ErrorType
 from resources.db.candidates import UnitSale
+from resources.db.databases import at_once
 from resources.db.tables import esims, purchase_attempts
 
 LEASE_SECONDS = 60.0
@@ -118,7 +119,7 @@ def claim_units(
     `deadline_minutes` after payment is the deadline of an order that carries none.
     """
     values = {"now": now, "limit": limit, "owner": owner, "run_id": run_id}
-    with engine.begin() as conn:
+    with at_once(engine).connect() as conn:
         rows = conn.execute(CLAIM, values | {"until": now + timedelta(seconds=LEASE_SECONDS)}).all()
     return [
         Claim(
@@ -149,7 +150,7 @@ def claim_open_units(engine: Engine, limit: int, now: datetime) -> list[OpenUnit
 
 def _claim_orphans(engine: Engine, limit: int, now: datetime) -> list[OpenUnit]:
     values = {"now": now, "limit": limit, "until": now + timedelta(seconds=POLL_LEASE_SECONDS)}
-    with engine.begin() as conn:
+    with at_once(engine).connect() as conn:
         return [OpenUnit(*row) for row in conn.execute(_ORPHANS, values)]
 
 

@@ -1,7 +1,6 @@
 """Where the workers of one process write about their purchases: each step of many units goes out in one transaction.
 
-offers to try -> intents -> clearances -> deliveries -> health. A worker that is alone waits for nobody; see
-`resources.db.together`.
+intents -> clearances -> deliveries -> health. A worker that is alone waits for nobody; see `resources.db.together`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from sqlalchemy import Engine
 from esim.ports import Clock, Provider
 from esim.purchase import Outcome
 from resources.db.candidates import Candidates, UnitSale, candidates
+from resources.db.databases import at_once
 from resources.db.deliveries import Delivery, deliver_together
 from resources.db.intents import Clearance, Intent, clear_intents, write_intents
 from resources.db.provider_state import note_outcomes
@@ -35,12 +35,23 @@ class PurchaseDesk:
         self, engine: Engine, vault: Vault, clock: Clock, providers: Mapping[str, Provider], trial: TrialOrder
     ) -> None:
         self.engine, self.vault, self.clock, self.providers = engine, vault, clock, providers
+        self._at_once = at_once(engine)
         self._trial = trial
-        self.offers = Together[tuple[UnitSale, datetime], Candidates](self._offers)
         self.intents = Together[Intent, int | None](self._write_intents)
         self.clearances = Together[Clearance, bool](self._clear)
         self.health = Together[tuple[str, Outcome, datetime], bool](lambda batch: note_outcomes(self.engine, batch))
         self._deliveries = Together[Delivery, bool](lambda batch: deliver_together(self.engine, self.vault, batch))
+
+    def offers(self, sales: Sequence[UnitSale]) -> list[Candidates]:
+        """Return what each unit that was sold may be bought from now."""
+        with self._at_once.connect() as conn:
+            return candidates(
+                conn,
+                sales,
+                failover_order=self._trial.failover_order,
+                allowed_loss_minor_usd=self._trial.allowed_loss_minor_usd,
+                now=self.clock(),
+            )
 
     def deliver(self, delivery: Delivery) -> bool:
         """Deliver an eSIM together with others; False where the case needs more than that.
@@ -55,20 +66,10 @@ class PurchaseDesk:
         except Exception:  # noqa: BLE001 - what a batch cannot hold, the careful way looks at alone
             return False
 
-    def _offers(self, wanted: Sequence[tuple[UnitSale, datetime]]) -> list[Candidates]:
-        with self.engine.connect() as conn:
-            return candidates(
-                conn,
-                [sale for sale, _ in wanted],
-                failover_order=self._trial.failover_order,
-                allowed_loss_minor_usd=self._trial.allowed_loss_minor_usd,
-                now=max(now for _, now in wanted),
-            )
-
     def _write_intents(self, intents: Sequence[Intent]) -> list[int | None]:
-        with self.engine.begin() as conn:
+        with self._at_once.connect() as conn:
             return write_intents(conn, intents)
 
     def _clear(self, clearances: Sequence[Clearance]) -> list[bool]:
-        with self.engine.begin() as conn:
+        with self._at_once.connect() as conn:
             return clear_intents(conn, clearances)
