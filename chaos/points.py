@@ -96,6 +96,7 @@ class Reaper:
     def watch(self, engine: Engine) -> None:
         """Follow every transaction of an engine."""
         event.listen(engine, "before_cursor_execute", self._executes)
+        event.listen(engine, "after_cursor_execute", self._executed)
         event.listen(engine, "commit", self._commits)
         event.listen(engine, "rollback", _rolls_back)
         event.listen(engine.pool, "checkin", self._returns)
@@ -122,8 +123,14 @@ class Reaper:
 
     def _executes(self, conn: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         writes = writes_of(statement)
-        if writes:
+        if writes and _is_at_once(conn):
+            self.passes(COMMIT, BEFORE, name_of(writes))
+        elif writes:
             conn.info["writes"] = conn.info.get("writes", set()) | writes
+
+    def _executed(self, conn: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if _is_at_once(conn) and (writes := writes_of(statement)):
+            self.passes(COMMIT, AFTER, name_of(writes))
 
     def _commits(self, conn: Connection) -> None:
         writes = conn.info.pop("writes", None)
@@ -136,6 +143,11 @@ class Reaper:
         name = record.info.pop("committed", None) if record is not None else None
         if name is not None:
             self.passes(COMMIT, AFTER, name)
+
+
+def _is_at_once(conn: Connection) -> bool:
+    """Return whether each statement is a transaction of its own (`resources.db.databases.at_once`)."""
+    return conn.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
 
 
 def _rolls_back(conn: Connection) -> None:

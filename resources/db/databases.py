@@ -97,6 +97,7 @@ def make_engine(url: str, *, pool_size: int = 10, idle_transaction_seconds: int 
     return engine
 
 
+@lru_cache(maxsize=16)
 def at_once(engine: Engine) -> Engine:
     """Return `engine` for statements that are a transaction each, without the two round trips of BEGIN and COMMIT."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Row, select, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from esim.money import Cost
 from esim.orders import OrderStatus, UnitStatus, status_from_units
@@ -21,7 +21,7 @@ from esim.purchase import Provisioned
 from resources.db import ledger, notices
 from resources.db.costs import CostBook
 from resources.db.delivery_writes import DeliveryWrites
-from resources.db.tables import OPEN_STATES, esims, providers, purchase_attempts
+from resources.db.tables import OPEN_STATES
 from resources.db.transitions import (
     OrderMove,
     OrderRow,
@@ -37,6 +37,11 @@ from resources.db.vault import ICCID, Vault
 TAKES_DELIVERY = frozenset({UnitStatus.WORKING, UnitStatus.PENDING, UnitStatus.UNKNOWN, UnitStatus.ATTENTION})
 SAME_ESIM = timedelta(days=90)  # providers use ICCIDs again, but not while the eSIM they named is young
 _QUIET = frozenset({*TAKES_DELIVERY, UnitStatus.QUEUED, UnitStatus.DELIVERED}) - {UnitStatus.ATTENTION}
+_LOCK_ATTEMPTS = text(
+    "select a.*, p.order_fee_micros from purchase_attempts a join providers p on p.slug = a.provider"
+    " where a.attempt_id = any(:ids) order by a.attempt_id for update of a"
+)
+_KNOWN_ICCIDS = text("select iccid_hash from esims where iccid_hash = any(:hashes)")
 _LOCK_ICCIDS = text(
     "select pg_advisory_xact_lock(key) from (select key from unnest(cast(:keys as bigint[])) key order by key) sorted"
 )
@@ -121,12 +126,10 @@ def iccid_lock(iccid_hash: bytes) -> int:
 def _cases(
     conn: Connection, vault: Vault, deliveries: Sequence[Delivery]
 ) -> tuple[list[_Case], Mapping[UUID, list[UnitRow]]]:
-    a, fee = purchase_attempts, providers.c.order_fee_micros
     order_ids = {delivery.order_id for delivery in deliveries}
     orders = lock_orders(conn, order_ids)
-    locked = select(a, fee).join_from(a, providers, a.c.provider == providers.c.slug).order_by(a.c.attempt_id)
-    locked = locked.where(a.c.attempt_id.in_([delivery.attempt_id for delivery in deliveries]))
-    attempts = {row.attempt_id: row for row in conn.execute(locked.with_for_update(of=a))}
+    attempt_ids = [delivery.attempt_id for delivery in deliveries]
+    attempts = {row.attempt_id: row for row in conn.execute(_LOCK_ATTEMPTS, {"ids": attempt_ids})}
     units = lock_units_of(conn, order_ids)
     by_unit = {unit.esim_id: unit for of_order in units.values() for unit in of_order}
     book = CostBook(conn, {row.provider: int(row.order_fee_micros) for row in attempts.values()})
@@ -161,15 +164,8 @@ def _taken(conn: Connection, cases: Sequence[_Case]) -> set[int]:
         return set()
     hashes = Counter(case.iccid_hash for case in cases)
     conn.execute(_LOCK_ICCIDS, {"keys": [iccid_lock(hashed) for hashed in hashes]})
-    e = esims.c
-    others = conn.execute(
-        select(e.provider, e.provider_order_id, e.iccid_hash, e.delivered_at).where(e.iccid_hash.in_(list(hashes)))
-    ).all()
-    return {
-        case.delivery.attempt_id
-        for case in cases
-        if hashes[case.iccid_hash] > 1 or any(bytes(other.iccid_hash) == case.iccid_hash for other in others)
-    }
+    known = {bytes(other) for other in conn.scalars(_KNOWN_ICCIDS, {"hashes": list(hashes)})}
+    return {case.delivery.attempt_id for case in cases if hashes[case.iccid_hash] > 1 or case.iccid_hash in known}
 
 
 def _writes(

@@ -10,12 +10,11 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.errors import InvalidMoney
 from esim.money import Cost, Money, exponent
-from resources.db.documents import document
 from resources.db.tables import ledger_entries
 
 INSERT_ENTRIES = """
@@ -27,7 +26,6 @@ INSERT_ENTRIES = """
         original_currency text)
     on conflict do nothing
 """
-_POST = text(INSERT_ENTRIES)
 
 
 class Account(StrEnum):
@@ -114,16 +112,6 @@ def post(
     rows = rows_of(Posting(posting_key, order_id, entries, esim_n))
     statement = insert(ledger_entries).values(rows).on_conflict_do_nothing()
     return conn.scalar(statement.returning(ledger_entries.c.entry_id)) is not None
-
-
-def post_many(conn: Connection, postings: Sequence[Posting]) -> None:
-    """Book postings in one statement; those booked already are left as they are.
-
-    Raises:
-        InvalidMoney: one of them does not sum to zero; nothing was booked.
-    """
-    if rows := [row for posting in postings for row in rows_of(posting)]:
-        conn.execute(_POST, {"entries": document(rows)})
 
 
 def rows_of(posting: Posting) -> list[dict[str, object]]:

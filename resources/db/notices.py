@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, text
 
 from esim.orders import OrderStatus, UnitStatus
 from resources.db.outbox import Channel, Notice, enqueue_many
-from resources.db.tables import outbox
 from resources.db.transitions import OrderRow, UnitRow
 
 COMPLETED = "order_completed"
 CONFIRMATION = "order_confirmation"
 REFUNDED = "order_failed_refunded"
 _Told = Mapping[tuple[UUID, str], set[int]]  # order and kind of mail -> the units such mails have named
+_NOTICES_OF = text("select order_id, kind, payload from outbox where order_id = any(:ids)")
 _RETRY_IS_FAR = timedelta(minutes=2)
 _IN_WORK = frozenset({UnitStatus.UNPAID, UnitStatus.WORKING, UnitStatus.PENDING, UnitStatus.UNKNOWN})
 
@@ -90,7 +90,7 @@ def _to_customer(order: OrderRow, kind: str, prefix: str, units: Sequence[int], 
 
 
 def _told(conn: Connection, order_ids: Sequence[UUID]) -> _Told:
-    o, told = outbox.c, dict[tuple[UUID, str], set[int]]()
-    for row in conn.execute(select(o.order_id, o.kind, o.payload).where(o.order_id.in_(order_ids))):
+    told = dict[tuple[UUID, str], set[int]]()
+    for row in conn.execute(_NOTICES_OF, {"ids": order_ids}):
         told.setdefault((row.order_id, row.kind), set()).update(int(n) for n in row.payload.get("esims", ()))
     return told

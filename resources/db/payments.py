@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, or_, select, text, update
 
 from esim.money import Money
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
 from resources.db.fees import ask_for_fee
+from resources.db.payment_writes import PaymentWrites
 from resources.db.refund_events import Teller, book_early_refunds, hold_if_paid_back
 from resources.db.refunds import request_refund
 from resources.db.tables import ledger_entries, orders, refunds
@@ -32,13 +33,14 @@ from resources.db.transitions import (
     lock_units,
     lock_units_of,
     move_order,
-    move_orders,
     move_unit,
-    move_units,
     note,
+    step_order,
+    step_unit,
 )
 from resources.db.valuation import sold_micros, usd_micros
 
+_PAID_BACK = text("select payment_intent from refunds where payment_intent = any(:intents)")
 SECOND_PAYMENT = "second payment for the same order"
 
 
@@ -136,7 +138,7 @@ def first_payments(conn: Connection, payments: Sequence[tuple[Payment, Booking]]
         if payment.order_id in waiting and times[payment.order_id] == 1
     ]
     intents = [payment.payment_intent for payment, _ in payments]
-    back = set(conn.scalars(select(refunds.c.payment_intent).where(refunds.c.payment_intent.in_(intents))))
+    back = set(conn.scalars(_PAID_BACK, {"intents": intents}))
     return [first for first in found if first.fits and first.payment.payment_intent not in back]
 
 
@@ -144,22 +146,22 @@ def take_payments(conn: Connection, taken: Sequence[FirstPayment]) -> None:
     """Make locked orders paid and their units wait for a worker, and book the money."""
     foreign = [first.order.order_id for first in taken if first.order.currency != "USD"]
     sold = sold_micros(conn, foreign) if foreign else {}
-    postings = []
+    writes = PaymentWrites()
     for first in taken:
         payment = first.payment
         micros = sold.get(payment.order_id, payment.amount.micros)
         entries = ledger.payment_received(payment.amount, micros)
-        postings.append(ledger.Posting(f"payment:{payment.payment_intent}", payment.order_id, entries))
-    ledger.post_many(conn, postings)
-    move_units(
-        conn,
-        [
-            UnitMove(unit, UnitStatus.QUEUED, "paid", first.booking.actor, first.booking.now)
-            for first in taken
-            for unit in first.units
-        ],
-    )
-    move_orders(conn, [_paid_move(first) for first in taken])
+        writes.entries += ledger.rows_of(ledger.Posting(f"payment:{payment.payment_intent}", payment.order_id, entries))
+        for unit in first.units:
+            move = UnitMove(unit, UnitStatus.QUEUED, "paid", first.booking.actor, first.booking.now)
+            if step := step_unit(move):
+                writes.units.append({"esim_id": unit.esim_id, **step[0]})
+                writes.events.append(step[1])
+        if step := step_order(_paid_move(first)):
+            writes.orders.append({"order_id": first.order.order_id, **step[0]})
+            writes.events.append(step[1])
+    if taken:
+        writes.write(conn)
 
 
 def _paid_move(first: FirstPayment) -> OrderMove:

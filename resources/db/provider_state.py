@@ -6,16 +6,17 @@ Before the minute is over a harmless read asks whether the provider answers at a
 not, its circuit stays open, and no customer is the probe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, or_, select, update
+from sqlalchemy import Connection, Engine, Row, func, or_, select, text, update
 
 from esim.health import BLAMELESS
 from esim.purchase import Outcome, Rejected, Unknown
 from resources.db.alerts import AlertKind, end_alert, raise_alert
+from resources.db.databases import at_once
 from resources.db.provider_events import ENGINE, Event, note_event
 from resources.db.tables import providers
 
@@ -25,6 +26,10 @@ PROBE_LEAD_SECONDS = 10  # a read probe starts this long before the rest is over
 PROBE_CLAIM_SECONDS = 180  # a read takes as long at the most, its own retries included
 _NOTE_SUCCESS_EVERY = timedelta(seconds=5)  # one row per provider: not every purchase may queue for it
 _PROBE_SECONDS = 60
+_WORTH_NOTING = text(
+    "select slug from providers where slug = any(:slugs)"
+    " and (failures > 0 or last_success_at is null or last_success_at < :before)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,12 @@ def note_outcome(engine: Engine, slug: str, outcome: Outcome, now: datetime) -> 
 def note_outcomes(engine: Engine, outcomes: Sequence[tuple[str, Outcome, datetime]]) -> list[bool]:
     """Do what `note_outcome` does for many; a provider that only succeeded is written to once."""
     failing = {slug for slug, outcome, _ in outcomes if isinstance(outcome, Rejected | Unknown)}
-    succeeded: set[str] = set()
+    well = {slug: now for slug, _, now in outcomes if slug not in failing}
+    untold = _worth_noting(engine, well) if well else set()
     opened = []
     for slug, outcome, now in outcomes:
-        counts = slug in failing or slug not in succeeded
-        opened.append(note_outcome(engine, slug, outcome, now) if counts else False)
-        succeeded.add(slug)
+        opened.append(note_outcome(engine, slug, outcome, now) if slug in failing or slug in untold else False)
+        untold.discard(slug)
     return opened
 
 
@@ -133,11 +138,15 @@ def _note_failure(conn: Connection, slug: str, error: str, now: datetime) -> boo
     return opens
 
 
+def _worth_noting(engine: Engine, successes: Mapping[str, datetime]) -> set[str]:
+    """Return the providers whose success says something new: nearly none, so nobody locks a row to find out."""
+    values = {"slugs": list(successes), "before": max(successes.values()) - _NOTE_SUCCESS_EVERY}
+    with at_once(engine).connect() as conn:
+        return set(conn.scalars(_WORTH_NOTING, values))
+
+
 def _note_success(conn: Connection, slug: str, now: datetime) -> None:
     p = providers.c
-    worth_it = or_(p.failures > 0, p.last_success_at.is_(None), p.last_success_at < now - _NOTE_SUCCESS_EVERY)
-    if conn.scalar(select(p.slug).where(p.slug == slug, worth_it)) is None:
-        return
     row = _locked(conn, slug)
     values = {"failures": 0, "open_until": None, "probe_at": None, "last_success_at": now}
     conn.execute(update(providers).where(p.slug == slug).values(**values))

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Column, Connection, Row, Table, bindparam, select, text, update
+from sqlalchemy import Connection, Row, select, text, update
 
 from esim.errors import NotFound
 from esim.orders import TRANSITIONS, OrderStatus, UnitStatus, advance, advance_unit, status_from_units
@@ -116,6 +116,13 @@ INSERT_EVENTS = """
 _NOTE = text(INSERT_EVENTS)
 ORDER_COLUMNS = tuple(orders.c[name] for name in OrderRow.__slots__)
 UNIT_COLUMNS = tuple(esims.c[name] for name in UnitRow.__slots__)
+# As text with one parameter: a customer waits for these, and building them anew costs more than running them.
+_LOCK_ORDERS = text(
+    f"select {', '.join(OrderRow.__slots__)} from orders where order_id = any(:ids) order by order_id for update"  # noqa: S608 - column names of our own
+)
+_LOCK_UNITS = text(
+    f"select {', '.join(UnitRow.__slots__)} from esims where order_id = any(:ids) order by order_id, n for update"  # noqa: S608 - column names of our own
+)
 
 
 def lock_order(conn: Connection, order_id: UUID) -> OrderRow:
@@ -132,15 +139,13 @@ def lock_order(conn: Connection, order_id: UUID) -> OrderRow:
 
 def lock_orders(conn: Connection, order_ids: Collection[UUID]) -> dict[UUID, OrderRow]:
     """Lock orders in the order of their ids, so that nobody who locks several waits in a circle; return those found."""
-    found = select(*ORDER_COLUMNS).where(orders.c.order_id.in_(order_ids)).order_by(orders.c.order_id)
-    return {row.order_id: order_row(row) for row in conn.execute(found.with_for_update())}
+    return {row.order_id: order_row(row) for row in conn.execute(_LOCK_ORDERS, {"ids": list(order_ids)})}
 
 
 def lock_units_of(conn: Connection, order_ids: Collection[UUID]) -> dict[UUID, list[UnitRow]]:
     """Lock the units of locked orders and return them by order, in order of their numbers."""
-    found = select(*UNIT_COLUMNS).where(esims.c.order_id.in_(order_ids)).order_by(esims.c.order_id, esims.c.n)
     units: dict[UUID, list[UnitRow]] = {order_id: [] for order_id in order_ids}
-    for row in conn.execute(found.with_for_update()):
+    for row in conn.execute(_LOCK_UNITS, {"ids": list(order_ids)}):
         units[row.order_id].append(unit_row(row))
     return units
 
@@ -183,15 +188,11 @@ def move_order(
     Raises:
         IllegalTransition: the table has no such step.
     """
-    return move_orders(conn, [OrderMove(order, target, reason, actor, now, run_id, details or {})]) == 1
-
-
-def move_orders(conn: Connection, moves: Sequence[OrderMove]) -> int:
-    """Do what `move_order` does for many orders, in a few statements; return how many were moved."""
-    steps = [(move.order.order_id, *step) for move in moves if (step := step_order(move)) is not None]
-    _update_many(conn, orders, orders.c.order_id, [(order_id, columns) for order_id, columns, _ in steps])
-    note(conn, [event for *_, event in steps])
-    return len(steps)
+    step = step_order(OrderMove(order, target, reason, actor, now, run_id, details or {}))
+    if step is not None:
+        conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**step[0]))
+        note(conn, [step[1]])
+    return step is not None
 
 
 def step_order(move: OrderMove) -> tuple[dict[str, object], Event] | None:
@@ -245,15 +246,11 @@ def move_unit(  # noqa: PLR0913 - what moves, why, by whom and what goes with it
     Raises:
         IllegalTransition: the table has no such step.
     """
-    return move_units(conn, [UnitMove(unit, target, reason, actor, now, run_id, details or {}, values or {})]) == 1
-
-
-def move_units(conn: Connection, moves: Sequence[UnitMove]) -> int:
-    """Do what `move_unit` does for many units, in a few statements; return how many were moved."""
-    steps = [(move.unit.esim_id, *step) for move in moves if (step := step_unit(move)) is not None]
-    _update_many(conn, esims, esims.c.esim_id, [(esim_id, columns) for esim_id, columns, _ in steps])
-    note(conn, [event for *_, event in steps])
-    return len(steps)
+    step = step_unit(UnitMove(unit, target, reason, actor, now, run_id, details or {}, values or {}))
+    if step is not None:
+        conn.execute(update(esims).where(esims.c.esim_id == unit.esim_id).values(**step[0]))
+        note(conn, [step[1]])
+    return step is not None
 
 
 def step_unit(move: UnitMove) -> tuple[dict[str, object], Event] | None:
@@ -280,20 +277,6 @@ def _unit_columns(move: UnitMove) -> dict[str, object]:
     if move.target is not UnitStatus.WORKING:
         columns |= {"lease_owner": None, "lease_until": None}
     return columns | dict(move.values)
-
-
-def _update_many(
-    conn: Connection, table: Table, key: Column[Any], rows: Sequence[tuple[UUID, Mapping[str, object]]]
-) -> None:
-    """Update rows by key; rows that set the same columns to plain values go out together."""
-    if len(rows) == 1:
-        conn.execute(update(table).where(key == rows[0][0]).values(**rows[0][1]))
-        return
-    alike: dict[frozenset[str], list[dict[str, object]]] = {}
-    for value, columns in rows:
-        alike.setdefault(frozenset(columns), []).append({"row_key": value, **columns})
-    for batch in alike.values():
-        conn.execute(update(table).where(key == bindparam("row_key")), batch)
 
 
 def settle_order(
