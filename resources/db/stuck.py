@@ -11,9 +11,8 @@ from resources.db.refunds import request_unit_refund
 from resources.db.tables import OPEN_STATES, esims, orders, purchase_attempts
 from resources.db.transitions import OrderRow, UnitRow, lock_order, lock_units, move_unit, settle_order
 
+_WORKED_ON = (OrderStatus.PAID, OrderStatus.PROCESSING)
 _OPEN = frozenset({UnitStatus.PENDING, UnitStatus.UNKNOWN})
-
-
 _UNFINISHED = (UnitStatus.UNPAID, UnitStatus.WORKING, *sorted(_OPEN))
 
 
@@ -27,15 +26,19 @@ def stuck_orders(conn: Connection, paid_before: datetime, now: datetime, limit: 
     due = or_(e.next_attempt_at.is_(None), e.next_attempt_at <= now, o.deadline_at.is_(None), o.deadline_at <= now)
     at_fault = unit.where(or_(e.status.in_(_UNFINISHED), and_(e.status == UnitStatus.QUEUED, due))).exists()
     waits = unit.where(e.status == UnitStatus.QUEUED).exists()
-    working = (OrderStatus.PAID, OrderStatus.PROCESSING)
-    found = select(o.order_id).where(o.status.in_(working), o.paid_at < paid_before, or_(at_fault, ~waits))
+    found = select(o.order_id).where(o.status.in_(_WORKED_ON), o.paid_at < paid_before, or_(at_fault, ~waits))
     return list(conn.scalars(found.order_by(o.paid_at).limit(limit)))
 
 
 def nudge_order(engine: Engine, order_id: UUID, actor: str, now: datetime) -> None:
-    """Make every unit of an order due at once; one that waits for what does not exist needs a person."""
+    """Make every unit of an order due at once; one that waits for what does not exist needs a person.
+
+    An order that is not paid, has its end or is a person's already is left alone.
+    """
     with engine.begin() as conn:
         order = lock_order(conn, order_id)
+        if order.status not in _WORKED_ON:
+            return
         for unit in lock_units(conn, order_id):
             if reason := _hopeless(conn, unit):
                 _raise(conn, order, unit, reason, actor, now)

@@ -117,6 +117,9 @@ class OneTransaction:
     def connect(self) -> Iterator[Connection]:
         yield self._conn
 
+    def execution_options(self, **_: object) -> "OneTransaction":
+        return self
+
 
 @dataclass
 class Work:

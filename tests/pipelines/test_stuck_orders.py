@@ -67,6 +67,14 @@ def test_a_unit_that_was_never_queued_is_shown_with_the_reason(shop: Shop, engin
     assert reason == "its order is paid, but it was never queued"
 
 
+def test_an_order_that_is_not_paid_is_left_alone(shop: Shop, engine: Engine) -> None:
+    order_id = paid_order(engine)
+    change(engine, "update orders set status = 'pending'")
+    change(engine, "update esims set status = 'unpaid', next_attempt_at = null")
+    nudge_order(engine, order_id, "test", LATE)
+    assert (order_state(engine, order_id), unit_states(engine, order_id)) == ("pending", ["unpaid"])
+
+
 def test_an_open_purchase_is_looked_up_on_and_has_an_end_after_the_deadline(shop: Shop, engine: Engine) -> None:
     shop.cheap.script.append(never_hears)
     shop.cheap.on_resolve = never_hears
