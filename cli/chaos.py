@@ -59,11 +59,11 @@ def chaos(  # noqa: PLR0913, PLR0917 - one parameter an option
 def _on_a_platform(
     logs: Path | None, seed: int, orders: int, say: Callable[[str], None]
 ) -> "tuple[Result, list[Back]]":
-    from chaos.platform import OWN, Processes, play_platform
+    from chaos.platform import Processes, own_settings, play_platform
     from cli.own_platform import PARTS, own_platform
     from cli.processes import end_for_certain, start_part
 
-    with own_platform("numnaroad-chaos-", OWN) as platform:
+    with own_platform("numnaroad-chaos-", own_settings(seed)) as platform:
         start = partial(start_part, environment=platform.environment, logs=platform.logs)
         try:
             return play_platform(

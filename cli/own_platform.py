@@ -8,10 +8,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
 from cli.ports import free_ports
@@ -67,6 +68,7 @@ def own_platform(prefix: str, own: Mapping[str, str]) -> Iterator[OwnPlatform]:
         settings = load_settings()
         yield OwnPlatform(folder, settings, prepare_environment(settings))
     finally:
+        _end_leftovers(str(folder))
         _work_in(before)
         leave_embedded(folder / "data")
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,6 +83,14 @@ def isolated_environment(folder: Path, own: Mapping[str, str]) -> dict[str, str]
     blanks = dict.fromkeys(names, "")  # an empty value also wins over a line in .env
     ports = dict(zip(_PORTS, map(str, free_ports(len(_PORTS))), strict=True))
     return {**kept, **blanks, **ports, "DATA_DIR": str(folder / "data"), **own}
+
+
+def _end_leftovers(folder: str) -> None:
+    """Kill what a killed part or run left behind: every process whose DAGSTER_HOME is in the folder that goes now."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("DAGSTER_HOME", "").startswith(f"{folder}{os.sep}"):
+                process.kill()
 
 
 def _work_in(environment: Mapping[str, str]) -> None:

@@ -140,6 +140,23 @@ def test_a_run_is_killed_once_and_counted_even_while_the_store_is_down(
     assert tally.counts == {"run process killed: unknown job": 1}
 
 
+def test_a_run_that_the_code_server_spawned_is_killed_too_and_no_other_platforms(
+    home: Path, hand_of: Callable[[Parts, Tally], Hand]
+) -> None:
+    programs, tally = Programs(), Tally()
+    hand = hand_of(Parts(programs.start, programs.end, tally), tally)
+    command = [sys.executable, "-c", f"{WAITS}  # spawn_main()"]
+    with (
+        subprocess.Popen(command, env={"DAGSTER_HOME": str(home)}) as ours,
+        subprocess.Popen(command, env={"DAGSTER_HOME": "/elsewhere"}) as other,
+    ):
+        assert hand.kill_runs() == 1
+        assert ours.wait(SOON) == -SIGKILL
+        assert other.poll() is None
+        other.kill()
+    assert tally.counts == {"run process killed: launched by the code server": 1}
+
+
 def test_the_hand_counts_what_it_kills(hand_of: Callable[[Parts, Tally], Hand]) -> None:
     programs, tally = Programs(), Tally()
     with Parts(programs.start, programs.end, tally).kept_up(("api",)) as parts:
