@@ -11,32 +11,25 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import psutil
-from rich.console import Console
 from sqlalchemy import Engine, insert, text
 
-from cli.ports import free_ports
+from cli.own_platform import PARTS, own_platform
 from cli.processes import background
-from cli.run import prepare_environment, wait_for
 from resources.db.databases import databases, make_engine
 from resources.db.tables import esims, ledger_entries, order_events, order_items, orders
-from resources.settings import Settings, load_settings
+from resources.settings import Settings
 
-PARTS = ("sandbox", "api", "code", "runs", "daemon")
 PLANS = 400
 MOST_ROWS = 2_000
-_UP_WITHIN_SECONDS = 120
-_PORTS = ("API_PORT", "DAGSTER_PORT", "SANDBOX_PORT", "SANDBOX_SMTP_PORT", "CODE_SERVER_PORT")
 _CHOICE = text(
     """
     select p.package_id, p.name, p.price_minor_usd, o.provider_package_id
@@ -182,35 +175,20 @@ def _order(plan: Plan, now: datetime, *, paid: bool) -> dict[str, list[dict[str,
 @contextmanager
 def bench_shop(latency_ms: int = 0, parts: Sequence[str] = PARTS, **extra: str) -> Iterator[BenchShop]:
     """Run a platform with a small catalogue on free ports, in a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="bench-orders-", ignore_cleanup_errors=True) as folder:
-        own = {"DATA_DIR": str(Path(folder) / "data"), "RATE_LIMIT_PER_MINUTE": str(10**9), "PYTHONWARNINGS": "ignore"}
-        own |= {"SANDBOX_PLANS_PER_PROVIDER": str(PLANS), "SANDBOX_RATE_LIMITS": "0"}
-        own |= {"SANDBOX_LATENCY_MS": str(latency_ms)} | extra
-        blank = dict.fromkeys((name.upper() for name in Settings.model_fields), "")
-        os.environ.update(blank | own | dict(zip(_PORTS, map(str, free_ports(len(_PORTS))), strict=True)))
-        load_settings.cache_clear()
-        settings = load_settings()
-        environment = prepare_environment(settings)
-        engine = make_engine(databases(settings).operational, pool_size=4)
-        with background(parts, environment, Path(folder) / "logs") as processes:
-            for url in (f"{settings.sandbox_url}/healthz", f"{settings.api_url}/healthz"):
-                if not wait_for(url, _UP_WITHIN_SECONDS):
-                    sys.exit(f"nothing answers at {url}")
-            _sync(settings)
+    own = {"RATE_LIMIT_PER_MINUTE": str(10**9), "PYTHONWARNINGS": "ignore", "SANDBOX_RATE_LIMITS": "0"}
+    own |= {"SANDBOX_PLANS_PER_PROVIDER": str(PLANS), "SANDBOX_LATENCY_MS": str(latency_ms)} | extra
+    with own_platform("bench-orders-", own) as platform:
+        engine = make_engine(databases(platform.settings).operational, pool_size=4)
+        with background(parts, platform.environment, platform.logs) as processes:
+            platform.fill()
             with engine.connect() as conn:
                 plans = [Plan(*row) for row in conn.execute(_CHOICE)]
             try:
-                yield BenchShop(settings, engine, processes, plans)
+                yield BenchShop(platform.settings, engine, processes, plans)
             finally:
                 engine.dispose()
                 if keep := os.environ.get("BENCH_LOGS"):
-                    shutil.copytree(Path(folder) / "logs", keep, dirs_exist_ok=True)
-
-
-def _sync(settings: Settings) -> None:
-    from cli.catalogue import sync_with_progress
-
-    sync_with_progress(settings, Console(quiet=True), providers=None)
+                    shutil.copytree(platform.logs, keep, dirs_exist_ok=True)
 
 
 class CpuShares:

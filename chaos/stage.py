@@ -187,15 +187,15 @@ class Stage:
         self.clock.set_ahead(ahead_seconds)
 
     @contextmanager
-    def shop(self, name: str) -> Iterator[Shop]:
-        """Open a fresh shop at the real time; when it is over, nothing of it is left but its folder."""
+    def shop(self, name: str, **changes: Any) -> Iterator[Shop]:
+        """Open a fresh shop at the real time, its settings changed; at the end nothing is left but its folder."""
         self.outside.reset()
         self.clock.set_ahead(0)
         url = self.postgres.create()
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         engine = make_engine(url, pool_size=4)
-        shop = Shop(self, self._settings(url), engine, put_on_sale(engine, self.plans, name), folder)
+        shop = Shop(self, self._settings(url, **changes), engine, put_on_sale(engine, self.plans, name), folder)
         try:
             shop.start_api()
             yield shop
@@ -218,7 +218,7 @@ class Stage:
         self._sandbox.wait()
         self.postgres.leave()
 
-    def _settings(self, url: str) -> Settings:
+    def _settings(self, url: str, **changes: Any) -> Settings:
         """Return settings that take nothing from this machine's environment: no key of a real account comes near."""
         return Settings.model_construct(
             data_dir=self.folder / "data",
@@ -228,6 +228,7 @@ class Stage:
             rate_limit_per_minute=1_000_000,
             provider_timeout_ms=700,
             drain_workers=6,
+            **changes,
         )
 
     def _start_sandbox(self, smtp_port: int) -> "subprocess.Popen[bytes]":

@@ -17,11 +17,10 @@ from rich.console import Console
 
 from cli.console import make_console
 from cli.demo_steps import Disagreement, Shop
-from cli.ports import free_ports
+from cli.own_platform import PARTS, isolated_environment
 from cli.processes import background
 from cli.run import prepare_environment, wait_for
 
-_PARTS = ("sandbox", "api", "code", "runs", "daemon")
 _UP_WITHIN_SECONDS = 60
 
 
@@ -33,7 +32,7 @@ def demo(
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything started is ended
     folder = Path(tempfile.mkdtemp(prefix="numnaroad-demo-"))
-    environment = _isolated_environment(folder)
+    environment = isolated_environment(folder, {"DRAIN_IDLE_SECONDS": "5", "SENSOR_WAIT_SECONDS": "10"})
     try:
         # The command works in the demo shop's settings from here on, never in those of a shop that is there already.
         os.environ.clear()
@@ -59,7 +58,7 @@ def _play(console: Console, folder: Path) -> list[str]:
     settings = load_settings()
     console.rule("[bold]1  A fresh shop: embedded Postgres, sandbox, API, Dagster daemon")
     environment = prepare_environment(settings)
-    with background(_PARTS, environment, folder / "logs"):
+    with background(PARTS, environment, folder / "logs"):
         shop = Shop(settings, console)
         for url in (f"{settings.sandbox_url}/healthz", f"{settings.api_url}/healthz"):
             if not wait_for(url, _UP_WITHIN_SECONDS):
@@ -68,21 +67,6 @@ def _play(console: Console, folder: Path) -> list[str]:
             return shop.play()
         except Disagreement as error:
             return [str(error)]
-
-
-def _isolated_environment(folder: Path) -> dict[str, str]:
-    """Return an environment that names nothing of this machine's shop: own folder, own ports, no keys."""
-    from resources.settings import Settings
-
-    names = {name.upper() for name in Settings.model_fields}
-    # Recorded catalogues are the one thing a demo may be given: it then runs on real data.
-    foreign = {name for name in os.environ if name in names or name.startswith("SANDBOX_")} - {"SANDBOX_CATALOGUES"}
-    kept = {name: value for name, value in os.environ.items() if name not in foreign}
-    ports = free_ports(5)
-    names_of_ports = ("API_PORT", "DAGSTER_PORT", "SANDBOX_PORT", "SANDBOX_SMTP_PORT", "CODE_SERVER_PORT")
-    blanks = {name: "" for name in names}  # an empty value also wins over a line in .env
-    own = {"DATA_DIR": str(folder / "data"), "DRAIN_IDLE_SECONDS": "5", "SENSOR_WAIT_SECONDS": "10"}
-    return {**kept, **blanks, **own, **dict(zip(names_of_ports, map(str, ports), strict=True))}
 
 
 def _remove(folder: Path) -> None:

@@ -20,27 +20,32 @@ def background(
     parts: Sequence[str], environment: Mapping[str, str], logs: Path
 ) -> Iterator[Mapping[str, "subprocess.Popen[bytes]"]]:
     """Start the named processes, each with `logs/<name>.log`, and hand them out; on leaving, end them for certain."""
-    logs.mkdir(parents=True, exist_ok=True)
-    commands = parse_procfile((ROOT / "Procfile").read_text()).processes
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name in parts:
-            with (logs / f"{name}.log").open("wb") as log:
-                command = shlex.split(Template(commands[name]).substitute(environment))
-                started[name] = subprocess.Popen(  # noqa: S603 - the command is a line of our own Procfile
-                    command,
-                    cwd=ROOT,
-                    env=dict(environment),
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            started[name] = start_part(name, environment, logs)
         yield started
     finally:
-        _end(list(started.values()))
+        end_for_certain(list(started.values()))
 
 
-def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+def start_part(name: str, environment: Mapping[str, str], logs: Path) -> "subprocess.Popen[bytes]":
+    """Start one of the Procfile's processes in a session of its own, its output added to `logs/<name>.log`."""
+    logs.mkdir(parents=True, exist_ok=True)
+    line = parse_procfile((ROOT / "Procfile").read_text()).processes[name]
+    with (logs / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - the command is a line of our own Procfile
+            shlex.split(Template(line).substitute(environment)),
+            cwd=ROOT,
+            env=dict(environment),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def end_for_certain(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Ask processes to end, kill those that do not, and what they leave behind in their sessions."""
     for process in processes:
         _signal(process, signal.SIGTERM)
     for process in processes:

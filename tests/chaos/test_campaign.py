@@ -3,12 +3,19 @@
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import text
 
 from chaos.campaign import play
+from chaos.customers import ALL_BACK, DISPUTE, SECOND, SUCCEED, Buyer
 from chaos.history import story_of
+from chaos.invariants import check
+from chaos.patience import rest
 from chaos.planted import BUYS_AGAIN
+from chaos.quiet import settle_down
 from chaos.scripted import Scripted
+from chaos.sides import read_sides
 from chaos.stage import Stage, open_stage
+from resources.db.vault import Vault
 from resources.settings import PROVIDERS
 from tests.ports import free_port
 
@@ -58,3 +65,35 @@ def test_without_the_bug_the_same_orders_break_nothing(stage: Stage) -> None:
         result = script.end()
     assert result.violations == []
     assert result.counts["units delivered"] == 1
+
+
+def test_the_wait_in_real_time_ends_when_everything_has_its_end_and_not_before(stage: Stage) -> None:
+    with stage.shop("patience") as shop:
+        script = Scripted(shop, "patience")
+        script.order(shop.package_ids[0])
+        shop.start_drain(idle_seconds=2.0, max_seconds=30.0)
+        rest(shop.engine, stage.outside, script.customers, script.baskets, script.tally)
+        with shop.engine.connect() as conn:
+            assert conn.scalar(text("select status from orders")) == "completed"
+            assert conn.scalar(text("select count(*) from outbox where sent_at is null")) == 0
+        assert script.tally.counts["waits that were given up"] == 0
+        shop.end_drains(30.0)
+        assert script.end().violations == []
+
+
+def test_what_was_lost_is_found_by_the_reconciler_alone(stage: Stage) -> None:
+    with stage.shop("reconciled") as shop:
+        script = Scripted(shop, "reconciled")
+        lost = {"copies": 1, "reorder": False, "lost": True, "delay_s": 0.0}
+        for n, later in enumerate(("", ALL_BACK, DISPUTE, SECOND)):
+            basket = script.customers.buy(Buyer(f"lost-{n}", ((shop.package_ids[n], 1),), SUCCEED, lost, later))
+            assert basket is not None
+            script.baskets.append(basket)
+        missed = settle_down(shop, script.baskets, script.customers, script.tally, reconciled=True)
+        assert missed == []
+        script.customers.close()
+        sides = read_sides(shop.engine, stage.outside, Vault.from_settings(shop.settings))
+        assert [story_of(one, sides) for one in check(sides)[0]] == []
+    assert script.tally.counts["lost payments found by the reconciler"] == 4
+    assert script.tally.counts["lost payments found by the order page"] == 0
+    assert script.tally.counts["mended by the reconciler: charge.dispute.created"] == 1

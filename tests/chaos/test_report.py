@@ -4,8 +4,9 @@ from collections import Counter
 
 from typer.testing import CliRunner
 
+from chaos.platform_recovery import Back
 from chaos.recovery import Recovered
-from chaos.runner import Plan, Report, Told
+from chaos.runner import Plan, Report, Told, run
 from cli.app import app
 
 PLAN = Plan((7,), 60)
@@ -29,12 +30,15 @@ def test_only_a_report_without_any_trouble_is_clean() -> None:
     assert not Report(PLAN, [told()], [Recovered("worker killed", None, True, 0)]).clean
     assert not Report(PLAN, [told()], [Recovered("worker killed", 3.0, False, 0)]).clean
     assert not Report(PLAN, [told()], [Recovered("worker killed", 3.0, True, 1)]).clean
+    assert Report(PLAN, [told()], back=[Back("daemon killed", 3.0)]).clean
+    assert not Report(PLAN, [told()], back=[Back("daemon killed", None)]).clean
     assert not Report(PLAN, [told()], crashed=["it ended with 1"]).clean
 
 
 def test_each_part_names_the_command_that_plays_it_again() -> None:
     assert PLAN.command("seed 7") == "numnaroad chaos --seed 7 --orders 60"
     assert PLAN.command("sweep-7") == "numnaroad chaos --seed 7 --orders 60 --sweep"
+    assert PLAN.command("platform-7") == "numnaroad chaos --seeds 0 --seed 7 --orders 60 --platform"
     assert Plan((7,), 8, bug="buys-again").command("seed 7").endswith("--orders 8 --plant buys-again")
 
 
@@ -42,3 +46,18 @@ def test_a_bug_that_does_not_exist_is_refused_before_anything_starts() -> None:
     ran = CliRunner().invoke(app, ["chaos", "--plant", "nonsense"])
     assert ran.exit_code == 2
     assert "buys-again" in ran.output
+
+
+def test_the_time_each_part_took_to_be_back_is_printed() -> None:
+    text = Report(PLAN, [told()], back=[Back("daemon killed", 3.04), Back("API killed", None)]).text()
+    assert "| daemon killed | 3.0 s |" in text
+    assert "| API killed | never |" in text
+
+
+def test_the_platform_is_played_alone_without_seeds_and_nothing_else_is() -> None:
+    assert "--platform" in CliRunner().invoke(app, ["chaos", "--help"], env={"COLUMNS": "200"}).output
+    assert run(Plan((), 60, 7), [], print).text().startswith("0 campaigns")
+    for rest in (["--platform", "--sweep"], ["--platform", "--recovery"], []):
+        ran = CliRunner().invoke(app, ["chaos", "--seeds", "0", *rest])
+        assert ran.exit_code == 2
+        assert "--platform" in ran.output
