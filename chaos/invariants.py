@@ -281,8 +281,9 @@ def _attempt_state(sides: Sides, row: Row) -> Any:
 
 
 def _kept_minor(charge: Row) -> int:
-    """What is left of a payment at Stripe; a dispute is not decided, so it takes nothing yet."""
-    return int(charge["amount_minor"] - charge["refunded_minor"] - charge["fee_minor"])
+    """What is left of a payment at Stripe."""
+    gone = ("refunded_minor", "fee_minor", "disputed_minor", "dispute_fee_minor")
+    return int(charge["amount_minor"] - sum(charge[name] for name in gone))
 
 
 def _is_cost_unknowable(attempt: Row) -> bool:

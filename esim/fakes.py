@@ -18,6 +18,7 @@ from esim.ports import (
     Charge,
     CheckoutRequest,
     CheckoutSession,
+    DisputeMovement,
     ListedRefund,
     Mail,
     PaymentEvent,
@@ -239,6 +240,7 @@ class FakePaymentGateway:
         self.refunds: dict[str, Refund] = {}
         self.events: list[PaymentEvent] = []
         self.fees: dict[str, Money] = {}
+        self.dispute_movements: list[DisputeMovement] = []
         self._clock = clock
 
     def create_checkout(self, request: CheckoutRequest) -> CheckoutSession:
@@ -323,6 +325,10 @@ class FakePaymentGateway:
         """Return every refund, as of now."""
         now = self._clock()
         return iter([ListedRefund(refund, now) for refund in self.refunds.values() if now >= since])
+
+    def dispute_movements_since(self, since: datetime) -> Iterator[DisputeMovement]:
+        """Return what disputes moved at or after `since`."""
+        return iter([moved for moved in self.dispute_movements if moved.made_at >= since])
 
     def expire(self, session_id: str) -> None:
         """Close a page that is still open."""

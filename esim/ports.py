@@ -272,6 +272,30 @@ class ListedRefund:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class DisputeMovement:
+    """Money that a dispute moved: `amount` is what it adds to our balance (withdrawn is negative), less `fee`."""
+
+    transaction_id: str
+    dispute_id: str
+    payment_intent: str
+    amount: Money
+    fee: Money
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A payment that the customer's bank questions, as the payment service knows it, with what moved so far."""
+
+    dispute_id: str
+    payment_intent: str
+    amount: Money
+    status: str  # needs_response, under_review, won, lost; warning_...: an inquiry, nothing is withdrawn
+    answer_by: datetime | None
+    movements: tuple[DisputeMovement, ...] = ()
+
+
 class PaymentGateway(Protocol):
     """The payment service. Raises `PaymentUnavailable` or `PaymentRejected`."""
 
@@ -305,6 +329,10 @@ class PaymentGateway(Protocol):
 
     def refunds_since(self, since: datetime) -> Iterator[ListedRefund]:
         """List refunds made at or after `since`, newest first, whoever made them."""
+        ...
+
+    def dispute_movements_since(self, since: datetime) -> Iterator[DisputeMovement]:
+        """List what disputes moved at or after `since`, newest first."""
         ...
 
     def expire(self, session_id: str) -> None:

@@ -12,15 +12,16 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, or_, select, union, update
 
 from esim.money import Money
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
+from resources.db.disputes import take_up_disputes
 from resources.db.fees import ask_for_fee
 from resources.db.refund_events import Teller, book_early_refunds, hold_if_paid_back
 from resources.db.refunds import request_refund
-from resources.db.tables import ledger_entries, orders, refunds
+from resources.db.tables import disputes, ledger_entries, orders, refunds
 from resources.db.transitions import (
     Event,
     OrderMove,
@@ -95,6 +96,15 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
     Raises:
         NotFound: there is no such order.
     """
+    result = _record_payment(conn, payment, booking)
+    if result is PaymentResult.KNOWN or not payment.payment_intent:
+        return result
+    order, teller = lock_order(conn, payment.order_id), Teller(booking.actor, booking.now)
+    held = take_up_disputes(conn, order, payment.payment_intent, teller)
+    return PaymentResult.HELD if held and result is PaymentResult.PAID else result
+
+
+def _record_payment(conn: Connection, payment: Payment, booking: Booking) -> PaymentResult:
     order = lock_order(conn, payment.order_id)
     if order.payment_intent == payment.payment_intent:
         return PaymentResult.KNOWN
@@ -123,8 +133,8 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
 def first_payments(conn: Connection, payments: Sequence[tuple[Payment, Booking]]) -> list[FirstPayment]:
     """Lock the orders of payments and return those that need no second thought: `take_payments` may take them.
 
-    That is a payment of the right amount for an order that waits for it, none of it paid back before, and the only
-    one for this order here. All others are for `record_payment`.
+    That is a payment of the right amount for an order that waits for it, none of it paid back or disputed before, and
+    the only one for this order here. All others are for `record_payment`.
     """
     times = Counter(payment.order_id for payment, _ in payments)
     orders_by_id = lock_orders(conn, list(times))
@@ -136,7 +146,9 @@ def first_payments(conn: Connection, payments: Sequence[tuple[Payment, Booking]]
         if payment.order_id in waiting and times[payment.order_id] == 1
     ]
     intents = [payment.payment_intent for payment, _ in payments]
-    back = set(conn.scalars(select(refunds.c.payment_intent).where(refunds.c.payment_intent.in_(intents))))
+    tables = (refunds, disputes)
+    taken_back = (select(table.c.payment_intent).where(table.c.payment_intent.in_(intents)) for table in tables)
+    back = set(conn.scalars(union(*taken_back)))
     return [first for first in found if first.fits and first.payment.payment_intent not in back]
 
 

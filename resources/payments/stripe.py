@@ -15,7 +15,8 @@ import stripe
 
 from esim.errors import PaymentError, PaymentRejected, PaymentUnavailable, WebhookRejected
 from esim.money import Money
-from esim.ports import Charge, CheckoutRequest, CheckoutSession, ListedRefund, PaymentEvent, Refund
+from esim.ports import Charge, CheckoutRequest, CheckoutSession, DisputeMovement, ListedRefund, PaymentEvent, Refund
+from resources.payments.stripe_disputes import listed_movement
 from resources.payments.stripe_objects import (
     read_charge,
     read_event,
@@ -155,6 +156,15 @@ class StripeGateway:
         with _asking("list refunds"):
             for found in self._client.v1.refunds.list(params).auto_paging_iter():
                 yield read_listed_refund(found.to_dict())
+
+    def dispute_movements_since(self, since: datetime) -> Iterator[DisputeMovement]:
+        """List what disputes withdrew and gave back at or after `since`, newest first."""
+        made: Any = {"created": {"gte": int(since.timestamp())}, "limit": PAGE_SIZE}
+        params: Any = {"type": "adjustment", "expand": ["data.source"], **made}
+        with _asking("list balance transactions"):
+            for found in self._client.v1.balance_transactions.list(params).auto_paging_iter():
+                if (moved := listed_movement(found.to_dict())) is not None:
+                    yield moved
 
     def expire(self, session_id: str) -> None:
         """Close a payment page; one that is closed already stays so.
