@@ -344,7 +344,7 @@ class FakePaymentGateway:
         """Return the refund made under a key."""
         return self.refunds.get(key)
 
-    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
+    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
         """Pay back, once per key."""
         refund = Refund(f"re_fake_{len(self.refunds) + 1}", amount, "succeeded", payment_intent)
         return self.refunds.setdefault(key, refund)

@@ -202,7 +202,7 @@ class CheckoutLine:
 
 @dataclass(frozen=True, slots=True)
 class CheckoutRequest:
-    """A payment page to open; `order_id` is idempotency key, client reference and metadata at once."""
+    """A payment page to open; `order_id` is client reference and metadata, and with `attempt` the idempotency key."""
 
     order_id: str
     display_id: str
@@ -211,6 +211,7 @@ class CheckoutRequest:
     success_url: str
     cancel_url: str
     expires_at: datetime
+    attempt: int = 1  # counted up only after an answer that it failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +301,11 @@ class PaymentGateway(Protocol):
     """The payment service. Raises `PaymentUnavailable` or `PaymentRejected`."""
 
     def create_checkout(self, request: CheckoutRequest) -> CheckoutSession:
-        """Open a payment page; the same order id returns the same session."""
+        """Open a payment page; the same order id and attempt return the same session.
+
+        Raises:
+            PaymentServiceFault: it answered with a fault of its own; nobody has seen a page of this attempt.
+        """
         ...
 
     def verify_webhook(self, body: bytes, signature: str | None, now: datetime) -> PaymentEvent:
@@ -347,8 +352,8 @@ class PaymentGateway(Protocol):
         """Return the refund of a payment that was made under a key, however long ago; None when there is none."""
         ...
 
-    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
-        """Pay back; the same `key` never pays back twice."""
+    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
+        """Pay back; the same `key` never pays back twice, unless asked after another count of `faults`."""
         ...
 
 

@@ -52,6 +52,7 @@ refunds = Table(
     Column("as_it_stands", Boolean, nullable=False, server_default="false"),  # delivered or paid back in vain
     Column("stripe_refund_id", Text, unique=True),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("faults", SmallInteger, nullable=False, server_default="0"),  # answers that the payment service failed
     Column("last_error", Text),
     at("created_at", now=True),
     at("next_attempt_at", now=True),
