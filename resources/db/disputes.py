@@ -18,7 +18,7 @@ from esim.ports import Dispute, DisputeMovement
 from resources.db import ledger, notices
 from resources.db.refund_events import Teller
 from resources.db.tables import dispute_movements, disputes, ledger_entries, orders
-from resources.db.transitions import Event, OrderRow, hold_order, lock_order, lock_units, note
+from resources.db.transitions import Event, OrderRow, lock_order, lock_units, note
 from resources.db.valuation import share_of_payment, usd_micros
 
 WITHDRAWN = frozenset({"needs_response", "under_review"})
@@ -203,7 +203,7 @@ def _call_a_person(conn: Connection, order: OrderRow, dispute_id: str, teller: T
     if row.seen_at is not None or row.status not in {*OPEN, LOST}:
         return False
     conn.execute(update(disputes).where(d.dispute_id == dispute_id).values(seen_at=teller.now))
-    if not hold_order(conn, order, reason=REASON, actor=teller.actor, now=teller.now):
+    if not notices.hold_and_tell(conn, order, reason=REASON, actor=teller.actor, now=teller.now):
         event = Event(order.order_id, order.status, order.status, REASON, teller.actor, teller.now)
         note(conn, [event])
     amount = Money(int(row.amount_minor), row.currency)

@@ -19,7 +19,7 @@ from esim.orders import UNIT_TRANSITIONS, UnitStatus
 from esim.ports import Refund
 from resources.db import ledger, notices
 from resources.db.tables import esims, ledger_entries, order_items, orders, refunds
-from resources.db.transitions import OrderRow, UnitRow, hold_order, lock_order, lock_units, move_unit, settle_order
+from resources.db.transitions import OrderRow, UnitRow, lock_order, lock_units, move_unit, settle_order
 from resources.db.valuation import share_of_payment
 
 _RETRY_FIRST = timedelta(seconds=10)
@@ -184,7 +184,7 @@ def record_refusal(conn: Connection, due: DueRefund, error: str, *, final: bool,
     if final:
         values |= {"state": "failed", "finished_at": now}
         reason = f"refund {due.refund_key} was refused by the payment service"
-        hold_order(conn, order, reason=reason, actor=actor, now=now)
+        notices.hold_and_tell(conn, order, reason=reason, actor=actor, now=now)
         text = f"Order {order.display_id} needs a person: {reason}: {error[:200]}"
         notices.tell_operations(conn, due.order_id, "attention", f"attention:{due.refund_key}", text)
     conn.execute(update(refunds).where(refunds.c.refund_key == due.refund_key).values(**values))
