@@ -168,7 +168,7 @@ def _providers(conn: Connection, now: datetime) -> Iterator[Item]:
                 f"numnaroad sync --provider {each.slug} --accept {each.slug}",
             )
             yield Item("catalogue_held", Urgency.TODAY, each.held_at or now, subject, each.held_reason, commands)
-        if each.circuit is not Circuit.CLOSED:
+        if each.enabled and each.circuit is not Circuit.CLOSED:
             reason = f"its circuit is {each.circuit} after {each.failures} failures: {each.last_error}"
             commands = (f"numnaroad provider show {each.slug}", command(f"provider reset {each.slug}"))
             yield Item("circuit_open", Urgency.TODAY, each.last_error_at or now, subject, reason, commands)
