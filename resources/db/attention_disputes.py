@@ -15,7 +15,7 @@ _DISPUTES = text(
     """
     select d.order_id, o.display_id, d.dispute_id, d.status, d.amount_minor, d.currency, d.answer_by,
         d.told_at as since, o.refunded_minor, o.currency as order_currency,
-        coalesce(o.hold_reason = :reason, false) as is_held,
+        coalesce(o.hold_reason = :reason, false) as is_held, o.hold_reason is not null as waits,
         exists (select from refunds r where r.payment_intent = d.payment_intent and r.state = 'failed') as refund_failed
     from disputes d join orders o using (order_id)
     where d.status = any(:open) or (o.hold_reason = :reason)
@@ -40,6 +40,7 @@ class DisputeFacts:
     since: datetime
     refunded: Money
     is_held: bool  # its order, for a dispute
+    waits: bool  # its order, for whatever reason
     refund_failed: bool
 
     @property
@@ -62,6 +63,7 @@ def disputes_that_wait(conn: Connection) -> list[DisputeFacts]:
             since=row.since,
             refunded=Money(int(row.refunded_minor), row.order_currency),
             is_held=row.is_held,
+            waits=row.waits,
             refund_failed=row.refund_failed,
         )
         for row in conn.execute(_DISPUTES, known)
@@ -71,7 +73,7 @@ def disputes_that_wait(conn: Connection) -> list[DisputeFacts]:
 def advise_dispute(facts: DisputeFacts) -> Advice:
     """Return what one dispute needs."""
     name, what = facts.display_id, f"dispute {facts.dispute_id} over {facts.amount}"
-    show, hold = f"numnaroad order show {name}", "--release-hold" if facts.is_held else ""
+    show, hold = f"numnaroad order show {name}", "--release-hold" if facts.waits else ""
     if facts.status == LOST:
         reason = f"{what} is lost: the customer has the money. Write it down, and pay nothing back"
         return Advice(

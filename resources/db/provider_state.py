@@ -165,7 +165,7 @@ def _note_success(conn: Connection, slug: str, now: datetime) -> None:
         end_alert(conn, AlertKind.CIRCUIT_OPEN, slug, text, now)
 
 
-def _locked(conn: Connection, slug: str) -> Row[Any, Any] | None:
+def _locked(conn: Connection, slug: str) -> Row[Any, Any, Any] | None:
     p = providers.c
     return conn.execute(
         select(p.failures, p.open_until, p.enabled).where(p.slug == slug).with_for_update()

@@ -225,7 +225,7 @@ class StripeGateway:
         if reason in REFUND_REASONS:
             params["reason"] = reason
         with _asking(f"refund {amount} of {payment_intent}"):
-            asked = {"idempotency_key": f"{key}:after-{faults}" if faults else key}
+            asked: Any = {"idempotency_key": f"{key}:after-{faults}" if faults else key}
             return read_refund(self._client.v1.refunds.create(params, asked).to_dict())
 
     def close(self) -> None:
