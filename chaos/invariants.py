@@ -219,7 +219,8 @@ def events_explain_every_state(sides: Sides) -> Iterator[Violation]:
 def customers_are_told_once(sides: Sides) -> Iterator[Violation]:
     """Every mail was sent once, and names each delivered or refunded unit once and no unit both ways.
 
-    Of an order that a person holds, or that is still being worked on, the customer need not have been told yet.
+    Of an order that is still being worked on the customer need not have been told yet, and of one that a person holds
+    not of refunds.
     """
     sent = Counter(address for mail in sides.mails for address in mail["to"])
     queued: dict[UUID, list[Row]] = defaultdict(list)
@@ -239,7 +240,8 @@ def customers_are_told_once(sides: Sides) -> Iterator[Violation]:
         for unit in sides.units_of(order["order_id"]):
             told = {kind: named[kind][unit["n"]] for kind in _MAILS}
             expected = {kind: int(unit["status"] == state) for kind, state in _MAILS.items()}
-            may_wait = not any(told.values()) and (order["hold_reason"] or _is_still_in_work(sides, order))
+            held_back = order["hold_reason"] and unit["status"] != "delivered"
+            may_wait = not any(told.values()) and (held_back or _is_still_in_work(sides, order))
             if told != expected and not may_wait:
                 yield _of(unit, "told what is true, once", f"it is {unit['status']}, mails said {told}")
 
@@ -281,8 +283,9 @@ def _attempt_state(sides: Sides, row: Row) -> Any:
 
 
 def _kept_minor(charge: Row) -> int:
-    """What is left of a payment at Stripe; a dispute is not decided, so it takes nothing yet."""
-    return int(charge["amount_minor"] - charge["refunded_minor"] - charge["fee_minor"])
+    """What is left of a payment at Stripe."""
+    gone = ("refunded_minor", "fee_minor", "disputed_minor", "dispute_fee_minor")
+    return int(charge["amount_minor"] - sum(charge[name] for name in gone))
 
 
 def _is_cost_unknowable(attempt: Row) -> bool:

@@ -24,6 +24,7 @@ NumnaRoadError
 ├── WebhookRejected                  forged, stale or unreadable
 ├── PaymentError
 │   ├── PaymentUnavailable
+│   │   └── PaymentServiceFault      it answered that it failed, and may repeat that for the same request
 │   └── PaymentRejected
 ├── NoticeError                      a mail or chat message could not be handed over
 └── LeaseLost                        another worker owns this unit now
@@ -132,6 +133,10 @@ class PaymentError(NumnaRoadError):
 
 class PaymentUnavailable(PaymentError):
     """The payment service cannot be reached; try again later."""
+
+
+class PaymentServiceFault(PaymentUnavailable):
+    """The payment service answered with a fault of its own; asked under the same key, it may repeat just that."""
 
 
 class PaymentRejected(PaymentError):

@@ -18,6 +18,7 @@ from esim.ports import (
     Charge,
     CheckoutRequest,
     CheckoutSession,
+    DisputeMovement,
     ListedRefund,
     Mail,
     PaymentEvent,
@@ -239,6 +240,7 @@ class FakePaymentGateway:
         self.refunds: dict[str, Refund] = {}
         self.events: list[PaymentEvent] = []
         self.fees: dict[str, Money] = {}
+        self.dispute_movements: list[DisputeMovement] = []
         self._clock = clock
 
     def create_checkout(self, request: CheckoutRequest) -> CheckoutSession:
@@ -324,6 +326,10 @@ class FakePaymentGateway:
         now = self._clock()
         return iter([ListedRefund(refund, now) for refund in self.refunds.values() if now >= since])
 
+    def dispute_movements_since(self, since: datetime) -> Iterator[DisputeMovement]:
+        """Return what disputes moved at or after `since`."""
+        return iter([moved for moved in self.dispute_movements if moved.made_at >= since])
+
     def expire(self, session_id: str) -> None:
         """Close a page that is still open."""
         session = self.session(session_id)
@@ -338,7 +344,7 @@ class FakePaymentGateway:
         """Return the refund made under a key."""
         return self.refunds.get(key)
 
-    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
+    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
         """Pay back, once per key."""
         refund = Refund(f"re_fake_{len(self.refunds) + 1}", amount, "succeeded", payment_intent)
         return self.refunds.setdefault(key, refund)

@@ -202,7 +202,7 @@ class CheckoutLine:
 
 @dataclass(frozen=True, slots=True)
 class CheckoutRequest:
-    """A payment page to open; `order_id` is idempotency key, client reference and metadata at once."""
+    """A payment page to open; `order_id` is client reference and metadata, and with `attempt` the idempotency key."""
 
     order_id: str
     display_id: str
@@ -211,6 +211,7 @@ class CheckoutRequest:
     success_url: str
     cancel_url: str
     expires_at: datetime
+    attempt: int = 1  # counted up only after an answer that it failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,11 +273,39 @@ class ListedRefund:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class DisputeMovement:
+    """Money that a dispute moved: `amount` is what it adds to our balance (withdrawn is negative), less `fee`."""
+
+    transaction_id: str
+    dispute_id: str
+    payment_intent: str
+    amount: Money
+    fee: Money
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A payment that the customer's bank questions, as the payment service knows it, with what moved so far."""
+
+    dispute_id: str
+    payment_intent: str
+    amount: Money
+    status: str  # needs_response, under_review, won, lost; warning_...: an inquiry, nothing is withdrawn
+    answer_by: datetime | None
+    movements: tuple[DisputeMovement, ...] = ()
+
+
 class PaymentGateway(Protocol):
     """The payment service. Raises `PaymentUnavailable` or `PaymentRejected`."""
 
     def create_checkout(self, request: CheckoutRequest) -> CheckoutSession:
-        """Open a payment page; the same order id returns the same session."""
+        """Open a payment page; the same order id and attempt return the same session.
+
+        Raises:
+            PaymentServiceFault: it answered with a fault of its own; nobody has seen a page of this attempt.
+        """
         ...
 
     def verify_webhook(self, body: bytes, signature: str | None, now: datetime) -> PaymentEvent:
@@ -307,6 +336,10 @@ class PaymentGateway(Protocol):
         """List refunds made at or after `since`, newest first, whoever made them."""
         ...
 
+    def dispute_movements_since(self, since: datetime) -> Iterator[DisputeMovement]:
+        """List what disputes moved at or after `since`, newest first."""
+        ...
+
     def expire(self, session_id: str) -> None:
         """Close a payment page that is still open."""
         ...
@@ -319,8 +352,8 @@ class PaymentGateway(Protocol):
         """Return the refund of a payment that was made under a key, however long ago; None when there is none."""
         ...
 
-    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
-        """Pay back; the same `key` never pays back twice."""
+    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
+        """Pay back; the same `key` never pays back twice, unless asked after another count of `faults`."""
         ...
 
 

@@ -5,11 +5,20 @@ from collections.abc import Callable
 from threading import Event, Thread
 from time import monotonic
 
-from esim.errors import PaymentError, PaymentRejected
+from esim.errors import PaymentError, PaymentRejected, PaymentServiceFault
+from esim.ports import Refund
 from pipelines.hand_over import AT_ONCE, send_notices
 from pipelines.wakeups import Wakeups
 from resources.db.fees import book_fee, claim_fees
-from resources.db.refunds import DueRefund, claim_refunds, paid_back, record_refund, record_refusal, still_due
+from resources.db.refunds import (
+    DueRefund,
+    claim_refunds,
+    count_fault,
+    paid_back,
+    record_refund,
+    record_refusal,
+    still_due,
+)
 from resources.order_operations import OrderTools
 
 PASS_SECONDS = 1.0
@@ -48,11 +57,12 @@ def _pay(tools: OrderTools, due: DueRefund, actor: str) -> bool:
         if not still_due(conn, due, tools.clock()):
             return False
     try:
-        made = tools.gateway.refund_made(due.payment_intent, due.refund_key) if due.attempts > 1 else None
-        refund = made or tools.gateway.refund(due.payment_intent, due.amount, key=due.refund_key, reason=due.reason)
+        refund = _ask(tools, due)
     except PaymentError as error:
         final = isinstance(error, PaymentRejected)
         with tools.engine.begin() as conn:
+            if isinstance(error, PaymentServiceFault):
+                count_fault(conn, due)
             record_refusal(conn, due, str(error), final=final, actor=actor, now=tools.clock())
         return False
     with tools.engine.begin() as conn:
@@ -62,6 +72,20 @@ def _pay(tools: OrderTools, due: DueRefund, actor: str) -> bool:
             return False
         record_refund(conn, due, refund, actor=actor, now=tools.clock())
     return True
+
+
+def _ask(tools: OrderTools, due: DueRefund) -> Refund:
+    """Look for the refund before it is asked for again, and after a refusal that may be for the very same refund."""
+    gateway, key = tools.gateway, due.refund_key
+    if due.attempts > 1 and (made := gateway.refund_made(due.payment_intent, key)) is not None:
+        return made
+    try:
+        return gateway.refund(due.payment_intent, due.amount, key=key, reason=due.reason, faults=due.faults)
+    except PaymentRejected:
+        made = gateway.refund_made(due.payment_intent, key) if due.faults else None
+        if made is None:
+            raise
+        return made
 
 
 class Aftermath:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from resources.db import books, payment_statement
+from resources.db.dispute_statement import compare_disputes
 from resources.db.findings import Settled, open_findings, settle_findings
 from resources.db.marks import looked_position, looked_until, note_looked
 from resources.db.payment_statement import Day, compare_payments
@@ -69,8 +70,10 @@ def _prove_payments(
         start = min([start, *_looked_from(conn)])
     gateway, end = tools.gateway, now - GRACE
     charges, refunds = gateway.charges_since(start - CLOCKS), gateway.refunds_since(start - CLOCKS)
+    movements = gateway.dispute_movements_since(start - CLOCKS)
     with tools.engine.begin() as conn:
         compared, days = compare_payments(conn, charges, refunds, start, end)
+        compared += compare_disputes(conn, movements, start, end)
         found = [replace(one, details={**one.details, LOOKED_FROM: start.isoformat()}) for one in compared]
         settled = settle_findings(conn, payment_statement.SIDE, found, now)
         if since is None:  # what lies between the last look and `since` was not looked at

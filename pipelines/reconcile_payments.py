@@ -20,9 +20,11 @@ from esim.errors import NumnaRoadError, PaymentRejected
 from esim.orders import OrderStatus
 from esim.ports import CheckoutSession, PaymentEvent
 from resources.db import notices
+from resources.db.disputes import keep_movement, take_up_overlooked
 from resources.db.findings import Finding, Settled, open_findings, settle_findings
 from resources.db.marks import looked_until, note_looked
 from resources.db.payments import Booking, Payment, PaymentResult, cancel_unpaid, record_payment
+from resources.db.refund_events import Teller
 from resources.db.refunds import paid_back
 from resources.db.tables import inbox_events, orders, refunds
 from resources.order_operations import OrderTools
@@ -75,6 +77,7 @@ def reconcile_payments(tools: OrderTools, since: datetime | None = None) -> Paym
     young = _apply_events(tools, report, now)
     _apply_sessions(tools, _sessions(tools, report.since), report, now - GRACE, young)
     _apply_sessions(tools, _overdue_sessions(tools, now), report, now - GRACE, young)
+    _apply_movements(tools, report, now - GRACE)
     known = _known_orphans(tools, report)
     with tools.engine.begin() as conn:
         report.settled = settle_findings(conn, SIDE, [*report.orphans, *known], now)
@@ -135,6 +138,20 @@ def _apply_event(tools: OrderTools, event: PaymentEvent, report: PaymentsReport)
 def _changed(taken: TakenEvent) -> bool:
     quiet = taken.handled in {DUPLICATE, UNKNOWN_ORDER} or taken.handled.startswith(_CHANGES_NOTHING)
     return not quiet
+
+
+def _apply_movements(tools: OrderTools, report: PaymentsReport, before: datetime) -> None:
+    """Book what disputes moved and no event told of, and disputes told before their payment was."""
+    for moved in tools.gateway.dispute_movements_since(report.since):
+        if moved.made_at > before:
+            continue
+        with tools.engine.begin() as conn:
+            if keep_movement(conn, moved):
+                report.mended.append(f"dispute {moved.dispute_id} moved {moved.amount}: booked")
+    with tools.engine.begin() as conn:
+        overlooked = take_up_overlooked(conn, Teller(ACTOR, tools.clock()))
+    if overlooked:
+        report.mended.append(f"disputes: {overlooked} taken up late")
 
 
 def _sessions(tools: OrderTools, since: datetime) -> Iterator[CheckoutSession]:

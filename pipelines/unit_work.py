@@ -26,7 +26,7 @@ from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.candidates import Candidates
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
-from resources.db.outages import note_refusal
+from resources.db.outages import note_late_refusal, note_refusal
 from resources.db.overdue import give_up_overdue
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import Scribe, keep_outcome
@@ -132,6 +132,7 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
     if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
         scribe = Scribe(tools.vault, actor, now, run_id)
         status = keep_outcome(tools.engine, attempt_id, outcome, scribe)
+        note_late_refusal(tools.engine, attempt, outcome, now)
         if status in {UnitStatus.PENDING, UnitStatus.UNKNOWN}:
             give_up_overdue(tools.engine, attempt.esim_id, attempt.order_id, retry_policy(tools), scribe)
     latency_ms = int((now - started).total_seconds() * 1000)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 from esim.money import Money
 from esim.ports import PaymentEvent, Refund
 from resources.db import inbox, notices
+from resources.db.disputes import dispute_told
 from resources.db.outbox import Channel, enqueue
 from resources.db.payments import (
     Booking,
@@ -28,7 +29,8 @@ from resources.db.payments import (
     take_payments,
 )
 from resources.db.refund_events import Teller, refund_told, refunded_in_all
-from resources.db.transitions import Event, hold_order, lock_order, note
+from resources.db.transitions import Event, lock_order, note
+from resources.payments.stripe_disputes import read_dispute
 from resources.payments.stripe_objects import whole_money
 
 SOURCE = "stripe"
@@ -120,6 +122,8 @@ def _apply(conn: Connection, event: PaymentEvent, order_id: UUID | None, booking
     if handler is None:
         return UNLISTED
     if order_id is None:
+        if handler is _disputed:  # its payment may be on the way
+            dispute_told(conn, None, read_dispute(event.raw), event.created_at, Teller(booking.actor, booking.now))
         text = f"Stripe told of {event.type} ({event.event_id}) for an order that is not ours. Look it up in Stripe."
         notices.tell_operations(conn, None, "unknown_payment", f"unknown_payment:{event.event_id}", text)
         return UNKNOWN_ORDER
@@ -161,13 +165,8 @@ def _session_expired(case: Case) -> str:
 
 
 def _disputed(case: Case) -> str:
-    order, now = lock_order(case.conn, case.order_id), case.booking.now
-    reason = "the customer's bank opened a dispute"
-    if not hold_order(case.conn, order, reason=reason, actor=case.booking.actor, now=now):
-        _note(case, reason)
-    text = f"Order {order.display_id}: {reason}. Answer it in Stripe before its deadline."
-    notices.tell_operations(case.conn, order.order_id, "dispute", f"dispute:{case.event.event_id}", text)
-    return "a person must look"
+    event, teller = case.event, Teller(case.booking.actor, case.booking.now)
+    return dispute_told(case.conn, case.order_id, read_dispute(event.raw), event.created_at, teller)
 
 
 def _note(case: Case, reason: str) -> str:
@@ -206,4 +205,8 @@ HANDLERS: Mapping[str, Handler] = {
     "refund.created": _refund_changed,
     "refund.updated": _refund_changed,
     "charge.dispute.created": _disputed,
+    "charge.dispute.updated": _disputed,
+    "charge.dispute.funds_withdrawn": _disputed,
+    "charge.dispute.funds_reinstated": _disputed,
+    "charge.dispute.closed": _disputed,
 }

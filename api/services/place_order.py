@@ -3,7 +3,8 @@
 key + order (one transaction) -> payment page at the payment service -> page and answer kept (one transaction)
 
 A crash at any arrow is healed by the client's retry with the same key: the order is found again, the payment service
-names the same page for the same order id, and the answer, token included, is the same.
+names the same page for the same attempt, and the answer, token included, is the same. Where it answered with a fault
+of its own, which it would repeat for a day, the retry is another attempt; of two pages only the one kept is shown.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from api.services.basket import price_basket
 from api.services.browse_catalogue import check_currency
 from api.services.order_token import new_token, token_hash
 from api.shop import Shop
-from esim.errors import PaymentRejected, PaymentUnavailable
+from esim.errors import PaymentRejected, PaymentServiceFault, PaymentUnavailable
 from esim.orders import OrderStatus
 from esim.ports import CheckoutLine
 from esim.ports import CheckoutRequest as PaymentPage
@@ -61,8 +62,7 @@ def place_order(shop: Shop, key: str, asked: CheckoutRequest) -> PlacedOrder:
     told = shop.vault.decrypt(kept.response_enc, _CONTEXT)
     if kept.status is not None:
         return PlacedOrder(kept.order_id, told, replayed=True)
-    body = _open_page(shop, key, kept.order_id, json.loads(told)["order_token"])
-    return PlacedOrder(kept.order_id, body, replayed=False)
+    return _open_page(shop, key, kept, json.loads(told)["order_token"])
 
 
 def _digest(asked: CheckoutRequest) -> bytes:
@@ -122,12 +122,12 @@ def _find_or_place(shop: Shop, key: str, digest: bytes, asked: CheckoutRequest) 
         return kept
 
 
-def _open_page(shop: Shop, key: str, order_id: UUID, token: str) -> bytes:
+def _open_page(shop: Shop, key: str, kept: KeptAnswer, token: str) -> PlacedOrder:
     with shop.engine.connect() as conn:
-        order = checkout_store.open_checkout(conn, order_id)
+        order = checkout_store.open_checkout(conn, kept.order_id)
     if order.status is not OrderStatus.PENDING or order.expires_at - shop.clock() < SHORTEST_PAGE:
         raise Problem(CHECKOUT_EXPIRED, "Nothing was charged. Start again with a fresh Idempotency-Key.")
-    session_id, url = _session(shop, order)
+    session_id, url = _session(shop, order, key, kept.attempt)
     body = orjson.dumps(
         {
             "order_id": str(order.order_id),
@@ -140,12 +140,15 @@ def _open_page(shop: Shop, key: str, order_id: UUID, token: str) -> bytes:
         }
     )
     with shop.engine.begin() as conn:
-        checkout_store.attach_session(conn, order_id, session_id, url)
-        checkout_store.keep_answer(conn, key, 201, shop.vault.encrypt(body, _CONTEXT))
-    return body
+        if checkout_store.keep_answer(conn, key, 201, shop.vault.encrypt(body, _CONTEXT)):
+            checkout_store.attach_session(conn, order.order_id, session_id, url)
+            return PlacedOrder(order.order_id, body, replayed=False)
+        first = checkout_store.kept_answer(conn, key)
+    assert first is not None  # noqa: S101 - a kept answer is forgotten after days
+    return PlacedOrder(order.order_id, shop.vault.decrypt(first.response_enc, _CONTEXT), replayed=True)
 
 
-def _session(shop: Shop, order: OpenCheckout) -> tuple[str, str]:
+def _session(shop: Shop, order: OpenCheckout, key: str, attempt: int) -> tuple[str, str]:
     page = PaymentPage(
         order_id=str(order.order_id),
         display_id=order.display_id,
@@ -154,10 +157,14 @@ def _session(shop: Shop, order: OpenCheckout) -> tuple[str, str]:
         success_url=order.success_url,
         cancel_url=order.cancel_url,
         expires_at=order.expires_at,
+        attempt=attempt,
     )
     try:
         session = shop.gateway.create_checkout(page)
     except PaymentUnavailable as error:
+        if isinstance(error, PaymentServiceFault):
+            with shop.engine.begin() as conn:
+                checkout_store.begin_next_attempt(conn, key, attempt)
         wait = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         detail = "Your basket is kept: send the same request with the same Idempotency-Key again."
         raise Problem(PAYMENT_UNAVAILABLE, detail, headers=wait) from error

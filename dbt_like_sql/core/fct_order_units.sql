@@ -5,7 +5,7 @@ with amounts as (
         coalesce(-sum(amount_micros) filter (where account = 'customer_payment'), 0)::bigint as gross_micros,
         coalesce(sum(amount_micros) filter (where account = 'payment_fees'), 0)::bigint as payment_fee_micros,
         coalesce(sum(amount_micros) filter (where account = 'cost_of_sales'), 0)::bigint as wholesale_cost_micros,
-        coalesce(sum(amount_micros) filter (where account = 'refunds'), 0)::bigint as refund_micros,
+        coalesce(sum(amount_micros) filter (where account in ('refunds', 'disputes')), 0)::bigint as refund_micros,
         coalesce(sum(amount_micros) filter (where account = 'loss'), 0)::bigint as failover_loss_micros
     from core.fct_unit_bookings
     group by all

@@ -3,7 +3,7 @@
 It is read afresh from the state of things each time; nothing has to be ticked off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from resources.db import operator_returns
+from resources.db.attention_disputes import DisputeFacts, advise_dispute, disputes_that_wait
 from resources.db.attention_units import WaitingOrder, units_of_order, waiting_orders, waiting_units
 from resources.db.operator_providers import Circuit, provider_reports
 from resources.db.order_advice import Advice, UnitFacts, Urgency, advise, command
@@ -59,7 +60,15 @@ _NOTICES = text(
 
 def attention(conn: Connection, now: datetime) -> list[Item]:
     """Return what waits for a person, the most urgent and oldest first."""
-    items = [*_orders(conn, now), *_refunds(conn), *_notices(conn), *_providers(conn, now), *_stock(conn)]
+    disputed = disputes_that_wait(conn)
+    items = [
+        *map(_of_dispute, disputed),
+        *_orders(conn, now, disputed),
+        *_refunds(conn, disputed),
+        *_notices(conn),
+        *_providers(conn, now),
+        *_stock(conn),
+    ]
     known = {item.order_id for item in items}
     items += [item for item in _stuck(conn, now) if item.order_id not in known]
     return sorted(items, key=lambda item: (item.urgency, item.since))
@@ -67,19 +76,34 @@ def attention(conn: Connection, now: datetime) -> list[Item]:
 
 def items_of_order(conn: Connection, order_id: UUID, now: datetime) -> list[Item]:
     """Return what one order waits for."""
-    held = [_of_order(order) for order in waiting_orders(conn) if order.order_id == order_id]
-    return held + [item for item in _of_units(units_of_order(conn, order_id), now) if item is not None]
+    disputed = [facts for facts in disputes_that_wait(conn) if facts.order_id == order_id]
+    waiting = [order for order in waiting_orders(conn) if order.order_id == order_id]
+    held = [*map(_of_dispute, disputed), *_held(waiting, disputed)]
+    return held + list(_of_units(units_of_order(conn, order_id), now, disputed))
 
 
-def _orders(conn: Connection, now: datetime) -> Iterator[Item]:
-    yield from map(_of_order, waiting_orders(conn))
-    yield from _of_units(waiting_units(conn, now), now)
+def _orders(conn: Connection, now: datetime, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
+    yield from _held(waiting_orders(conn), disputed)
+    yield from _of_units(waiting_units(conn, now), now, disputed)
 
 
-def _of_units(units: list[tuple[UnitFacts, bool]], now: datetime) -> Iterator[Item]:
+def _held(waiting: Sequence[WaitingOrder], disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
+    """Yield the orders that wait as a whole; one that is held for a dispute is told of with its dispute."""
+    told = {facts.order_id for facts in disputed if facts.is_held}
+    yield from (_of_order(order) for order in waiting if order.order_id not in told)
+
+
+def _of_dispute(facts: DisputeFacts) -> Item:
+    return _item(advise_dispute(facts), facts.since, f"order {facts.display_id}", facts.order_id)
+
+
+def _of_units(units: list[tuple[UnitFacts, bool]], now: datetime, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
+    with_the_bank = {facts.order_id for facts in disputed if facts.stops_refunds}
     for unit, held in units:
         advice = advise(unit, now, held=held)
-        if advice is not None and not (held and advice.kind == "attention"):  # the order says so already
+        if advice is None or (held and advice.kind == "attention"):  # the order says so already
+            continue
+        if advice.kind not in {"refund_failed", "not_refunded"} or unit.order_id not in with_the_bank:
             yield _item(advice, unit.since, f"order {unit.display_id}, eSIM {unit.n}", unit.order_id)
 
 
@@ -99,8 +123,11 @@ def _of_order(order: WaitingOrder) -> Item:
     return Item(kind, Urgency.NOW, order.since, f"order {name}", order.reason, commands, order.order_id)
 
 
-def _refunds(conn: Connection) -> Iterator[Item]:
+def _refunds(conn: Connection, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
+    with_the_bank = {facts.order_id for facts in disputed if facts.stops_refunds}
     for row in conn.execute(_FAILED_REFUNDS, {"often": _TRIED_OFTEN}):
+        if row.state == "failed" and row.order_id in with_the_bank:
+            continue
         show = f"numnaroad order show {row.display_id}"
         if row.state == "failed":
             reason = f"refund {row.refund_key} failed ({row.last_error}): pay {row.payment_intent} back in Stripe"
@@ -141,7 +168,7 @@ def _providers(conn: Connection, now: datetime) -> Iterator[Item]:
                 f"numnaroad sync --provider {each.slug} --accept {each.slug}",
             )
             yield Item("catalogue_held", Urgency.TODAY, each.held_at or now, subject, each.held_reason, commands)
-        if each.circuit is not Circuit.CLOSED:
+        if each.enabled and each.circuit is not Circuit.CLOSED:
             reason = f"its circuit is {each.circuit} after {each.failures} failures: {each.last_error}"
             commands = (f"numnaroad provider show {each.slug}", command(f"provider reset {each.slug}"))
             yield Item("circuit_open", Urgency.TODAY, each.last_error_at or now, subject, reason, commands)

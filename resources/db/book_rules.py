@@ -134,6 +134,20 @@ _REFUND_OF_NONE = Rule(
     )
     """,
 )
+_DISPUTE_OF_NONE = Rule(
+    "dispute_unexplained",
+    "Posting {subject} books money of a dispute that nobody told of.",
+    """
+    select distinct l.posting_key as subject, l.order_id
+    from ledger_entries l join checked_orders using (order_id)
+    where l.posting_key like 'dispute%' and not exists (
+        select from disputes d left join dispute_movements m using (dispute_id)
+        where d.order_id = l.order_id and l.posting_key in (
+            'dispute\\:' || m.transaction_id, 'dispute_fee\\:' || m.transaction_id, 'dispute_lost\\:' || d.dispute_id
+        )
+    )
+    """,
+)
 _REFUNDED = Rule(
     "refunds_differ",
     "The order says {refunded_minor} were paid back, the ledger {booked_minor}.",
@@ -270,6 +284,7 @@ RULES = (
     _PAYMENT_OF_NONE,
     _REFUND_MISSING,
     _REFUND_OF_NONE,
+    _DISPUTE_OF_NONE,
     _REFUNDED,
     _COST,
     _STOCK,

@@ -31,6 +31,7 @@ class KeptAnswer:
     order_id: UUID
     status: int | None
     response_enc: bytes = field(repr=False)
+    attempt: int  # the one to open the payment page with
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,18 @@ def kept_answer(conn: Connection, key: str) -> KeptAnswer | None:
     return None if row is None else KeptAnswer(**row._mapping)
 
 
-def keep_answer(conn: Connection, key: str, status: int, response_enc: bytes) -> None:
-    """Keep the answer for this key; the first one stays."""
+def keep_answer(conn: Connection, key: str, status: int, response_enc: bytes) -> bool:
+    """Keep the answer for this key; the first one stays, and False says that there was one."""
     statement = update(idempotency_keys).where(_is(key), idempotency_keys.c.status.is_(None))
-    conn.execute(statement.values(status=status, response_enc=response_enc))
+    kept = statement.values(status=status, response_enc=response_enc).returning(idempotency_keys.c.key)
+    return conn.scalar(kept) is not None
+
+
+def begin_next_attempt(conn: Connection, key: str, failed: int) -> None:
+    """Let the next try under this key be another attempt at the payment service, where none has gone on already."""
+    k = idempotency_keys.c
+    statement = update(idempotency_keys).where(_is(key), k.status.is_(None), k.attempt == failed)
+    conn.execute(statement.values(attempt=failed + 1))
 
 
 def _is(key: str) -> Any:

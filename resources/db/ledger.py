@@ -38,6 +38,7 @@ class Account(StrEnum):
     PAYMENT_FEES = "payment_fees"
     REFUNDS = "refunds"
     LOSS = "loss"
+    DISPUTES = "disputes"  # withdrawn by customers' banks: back when won, a refund or a loss when lost
     STOCK = "stock"  # eSIMs bought that no unit got
 
 
@@ -79,6 +80,30 @@ def provider_cost(cost: Cost, usd_micros: int) -> tuple[Entry, Entry]:
 def refund(amount: Money, usd_micros: int) -> tuple[Entry, Entry]:
     """Return the entries for money paid back: refunds against cash."""
     return _pair(Account.REFUNDS, Account.CASH, usd_micros, _major(amount), amount.currency)
+
+
+def dispute_moved(amount: Money, usd_micros: int) -> tuple[Entry, Entry]:
+    """Return the entries for what a dispute added to our cash; withdrawn money is negative."""
+    return _pair(Account.CASH, Account.DISPUTES, usd_micros, _major(amount), amount.currency)
+
+
+def refund_by_dispute(amount: Money, usd_micros: int, disputed_micros: int) -> tuple[Entry, ...]:
+    """Return the entries for money that is with the customer: so much of it by a lost dispute, the rest from cash."""
+    if disputed_micros <= 0:
+        return refund(amount, usd_micros)
+    if disputed_micros >= usd_micros:
+        return _pair(Account.REFUNDS, Account.DISPUTES, usd_micros, _major(amount), amount.currency)
+    part = (_major(amount) * disputed_micros / usd_micros).quantize(Decimal("0.000001"))
+    return (
+        Entry(Account.REFUNDS, usd_micros, _major(amount), amount.currency),
+        Entry(Account.DISPUTES, -disputed_micros, -part, amount.currency),
+        Entry(Account.CASH, disputed_micros - usd_micros, part - _major(amount), amount.currency),
+    )
+
+
+def dispute_lost(cost: Cost, usd_micros: int) -> tuple[Entry, Entry]:
+    """Return the entries for what a lost dispute took beyond what the customer was owed: loss against disputes."""
+    return _pair(Account.LOSS, Account.DISPUTES, usd_micros, cost.amount, cost.currency)
 
 
 def cost_returned(cost: Cost, usd_micros: int) -> tuple[Entry, Entry]:

@@ -1,4 +1,4 @@
-"""The tables of money after the sale: the ledger and refunds."""
+"""The tables of money after the sale: the ledger, refunds and disputes."""
 
 from sqlalchemy import (
     BigInteger,
@@ -52,6 +52,7 @@ refunds = Table(
     Column("as_it_stands", Boolean, nullable=False, server_default="false"),  # delivered or paid back in vain
     Column("stripe_refund_id", Text, unique=True),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("faults", SmallInteger, nullable=False, server_default="0"),  # answers that the payment service failed
     Column("last_error", Text),
     at("created_at", now=True),
     at("next_attempt_at", now=True),
@@ -60,4 +61,30 @@ refunds = Table(
     Index(None, "changed_xid"),
     Index(None, "payment_intent"),
     Index("ix_refunds_due", "next_attempt_at", postgresql_where=text("state in ('requested', 'sent')")),
+)
+
+disputes = Table(
+    "disputes",
+    metadata,
+    Column("dispute_id", Text, primary_key=True),
+    Column("payment_intent", Text, nullable=False, index=True),
+    Column("order_id", ForeignKey("orders.order_id"), index=True),  # null while nobody has told us of its payment
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("status", Text, nullable=False),  # see `esim.ports.Dispute`
+    at("answer_by", null=True),
+    at("told_at"),  # when the payment service said so: older news changes nothing
+    at("seen_at", null=True),  # when its order was held for it
+)
+
+dispute_movements = Table(
+    "dispute_movements",
+    metadata,
+    Column("transaction_id", Text, primary_key=True),
+    Column("dispute_id", ForeignKey("disputes.dispute_id"), nullable=False, index=True),
+    Column("amount_minor", BigInteger, nullable=False),  # what it added to our balance: withdrawn is negative
+    Column("fee_minor", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    at("made_at"),
+    at("booked_at", null=True),
 )

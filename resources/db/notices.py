@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from esim.orders import OrderStatus, UnitStatus
 from resources.db.outbox import Channel, Notice, enqueue_many
-from resources.db.transitions import OrderRow, UnitRow
+from resources.db.transitions import OrderRow, UnitRow, hold_order, lock_units
 
 COMPLETED = "order_completed"
 CONFIRMATION = "order_confirmation"
@@ -32,6 +32,17 @@ def tell_of_changes(conn: Connection, order: OrderRow, units: Sequence[UnitRow],
 def tell_of_many(conn: Connection, changed: Sequence[tuple[OrderRow, Sequence[UnitRow]]], now: datetime) -> None:
     """Do what `tell_of_changes` does for many orders, in two statements."""
     enqueue_many(conn, called_for(conn, changed, now))
+
+
+def hold_and_tell(conn: Connection, order: OrderRow, *, reason: str, actor: str, now: datetime) -> bool:
+    """Hold a locked order as `hold_order` does, and tell its customer of what is delivered: a hold may last for weeks.
+
+    What waited in the queue waits for a person from now on, so that nothing of the order may be in work any more.
+    """
+    held = hold_order(conn, order, reason=reason, actor=actor, now=now)
+    if held:
+        tell_of_changes(conn, order, lock_units(conn, order.order_id), now)
+    return held
 
 
 def called_for(conn: Connection, changed: Sequence[tuple[OrderRow, Sequence[UnitRow]]], now: datetime) -> list[Notice]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, select, text, update
 from esim.errors import NotFound
 from resources.db.audit import Operator, record_action
 from resources.db.operator_actions import Done
-from resources.db.provider_state import reset_circuit
+from resources.db.provider_state import follow_switch, reset_circuit
 from resources.db.tables import providers
 
 
@@ -113,6 +113,7 @@ def set_enabled(conn: Connection, slug: str, who: Operator, *, enabled: bool) ->
     if row.enabled is enabled:
         return Done(f"provider {slug}")
     conn.execute(update(providers).where(providers.c.slug == slug).values(enabled=enabled))
+    follow_switch(conn, slug, enabled=enabled, now=who.now)
     word = "enable" if enabled else "disable"
     record_action(conn, who, f"provider {word}", f"provider {slug}")
     follows = "is bought from again" if enabled else "is not bought from"

@@ -14,6 +14,7 @@ from esim.errors import Refused
 from esim.money import Money, exponent
 from esim.orders import UnitStatus
 from resources.db.audit import Operator
+from resources.db.disputes import LOST, standing_dispute
 from resources.db.ledger import Account
 from resources.db.operator_actions import (
     Done,
@@ -69,6 +70,7 @@ def ask_for_refunds(case: OrderCase, wanted: Sequence[UnitRow], options: RefundO
     if refused:
         raise Refused(f"order {case.order.display_id}: {'; '.join(refused)}")
     if due:
+        _check_undisputed(case)
         release_hold(case, options.release_hold)
         _check_amount(case, due)
     for unit in due:
@@ -127,6 +129,23 @@ def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | No
             "ask again with --again, or pay it another way and write that down with --paid-elsewhere"
         )
     return None
+
+
+def _check_undisputed(case: OrderCase) -> None:
+    """Refuse to pay a payment back that the bank takes back already: the customer would have it twice."""
+    standing = standing_dispute(case.conn, case.order.payment_intent)
+    if standing is None:
+        return
+    (dispute, status), name = standing, case.order.display_id
+    if status == LOST:
+        raise Refused(
+            f"order {name}: the customer has the money by the lost dispute {dispute}; write that down: "
+            f"numnaroad order refund {name} --all --paid-elsewhere --release-hold"
+        )
+    raise Refused(
+        f"order {name}: the bank has the payment for dispute {dispute} ({status}), and Stripe pays nothing back until "
+        "it is over; accept or answer it in Stripe"
+    )
 
 
 def _check_amount(case: OrderCase, due: Sequence[UnitRow]) -> None:

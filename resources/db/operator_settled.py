@@ -14,6 +14,7 @@ from esim.money import Money
 from esim.orders import UnitStatus
 from resources.db import ledger
 from resources.db.audit import Operator
+from resources.db.disputes import LOST, lost_micros, standing_dispute, write_off_lost
 from resources.db.operator_actions import (
     Done,
     OrderCase,
@@ -45,10 +46,22 @@ def note_paid_elsewhere(conn: Connection, order_id: UUID, who: Operator, options
     if refused:
         raise Refused(f"order {case.order.display_id}: {'; '.join(refused)}")
     if due:
+        _check_decided(case)
         release_hold(case, options.release_hold)
     for unit in due:
         _settle(case, unit)
+    if due:
+        write_off_lost(conn, case.order)
     return close_case(case, "order paid elsewhere", {"units": [unit.n for unit in due]})
+
+
+def _check_decided(case: OrderCase) -> None:
+    standing = standing_dispute(case.conn, case.order.payment_intent)
+    if standing is not None and standing[1] != LOST:
+        raise Refused(
+            f"order {case.order.display_id}: dispute {standing[0]} is {standing[1]}, so nobody knows yet who has the "
+            "money; accept or answer it in Stripe, and write it down when it is lost"
+        )
 
 
 def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | None:
@@ -94,9 +107,8 @@ def _book(case: OrderCase, unit: UnitRow, minor: int) -> None:
     kept = insert(refunds).values(**row)
     changed = {name: kept.excluded[name] for name in ("amount_minor", "reason", "asked_by", "state", "finished_at")}
     case.conn.execute(kept.on_conflict_do_update(index_elements=[refunds.c.refund_key], set_=changed))
-    ledger.post(
-        case.conn, f"elsewhere:{key}", order.order_id, ledger.refund(amount, _micros(case, unit, minor)), unit.n
-    )
+    entries = ledger.refund_by_dispute(amount, _micros(case, unit, minor), lost_micros(case.conn, order.order_id))
+    ledger.post(case.conn, f"elsewhere:{key}", order.order_id, entries, unit.n)
     order.refunded_minor = min(order.refunded_minor + minor, order.amount_minor)
     order.payment_status = "refunded" if order.refunded_minor == order.amount_minor else "partially_refunded"
     values = {"refunded_minor": order.refunded_minor, "payment_status": order.payment_status}

@@ -7,9 +7,10 @@ them; the price sensor sees both.
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, delete, select, text, update
+from sqlalchemy import Connection, Engine, Row, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.money import Cost
@@ -17,7 +18,7 @@ from esim.provisioning import BuyableOffer
 from esim.purchase import ErrorType, Outcome, Rejected
 from resources.db.alerts import AlertKind, raise_alert
 from resources.db.provider_events import Event, note_event
-from resources.db.tables import offer_outages, providers, purchase_attempts
+from resources.db.tables import offer_outages, offers, providers, purchase_attempts
 
 REST = timedelta(minutes=30)
 
@@ -42,11 +43,28 @@ def note_refusal(engine: Engine, offer: BuyableOffer, outcome: Outcome, now: dat
             note_unfunded(conn, offer.provider, offer.landed_micros, now)
 
 
-def rest_offer(conn: Connection, offer_id: str, reason: str, now: datetime) -> None:
-    """Take an offer off sale for half an hour from now."""
-    values = {"since": now, "until": now + REST, "reason": reason}
-    fresh = insert(offer_outages).values(offer_id=offer_id, **values)
-    conn.execute(fresh.on_conflict_do_update(index_elements=[offer_outages.c.offer_id], set_=values))
+def note_late_refusal(engine: Engine, attempt: Row[Any], outcome: Outcome, now: datetime) -> None:
+    """Do what `note_refusal` does for a purchase whose refusal was learnt afterwards, by looking it up.
+
+    A catalogue that was read since the purchase knows better.
+    """
+    if not isinstance(outcome, Rejected):
+        return
+    if outcome.error_type is ErrorType.OUT_OF_STOCK:
+        with engine.begin() as conn:
+            rest_offer(conn, attempt.offer_id, "a purchase was refused later on: sold out", now, attempt.sent_at)
+    elif outcome.error_type is ErrorType.INSUFFICIENT_BALANCE:
+        with engine.begin() as conn:
+            landed = conn.scalar(select(offers.c.landed_micros).where(offers.c.offer_id == attempt.offer_id))
+            note_unfunded(conn, attempt.provider, int(landed or 0), now)
+
+
+def rest_offer(conn: Connection, offer_id: str, reason: str, now: datetime, since: datetime | None = None) -> None:
+    """Take an offer off sale for half an hour from now; it is known since `since`, or just now."""
+    x = offer_outages.c
+    fresh = insert(offer_outages).values(offer_id=offer_id, since=since or now, until=now + REST, reason=reason)
+    newest = {name: func.greatest(x[name], fresh.excluded[name]) for name in ("since", "until")}
+    conn.execute(fresh.on_conflict_do_update(index_elements=[x.offer_id], set_={**newest, "reason": reason}))
 
 
 def end_rests_of(conn: Connection, esim_id: UUID) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, or_, select, text, update
 from esim.money import Money
 from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
+from resources.db.disputes import take_up_disputes
 from resources.db.fees import ask_for_fee
 from resources.db.payment_writes import PaymentWrites
 from resources.db.refund_events import Teller, book_early_refunds, hold_if_paid_back
@@ -40,7 +41,10 @@ from resources.db.transitions import (
 )
 from resources.db.valuation import sold_micros, usd_micros
 
-_PAID_BACK = text("select payment_intent from refunds where payment_intent = any(:intents)")
+_TAKEN_BACK = text(
+    "select payment_intent from refunds where payment_intent = any(:intents)"
+    " union select payment_intent from disputes where payment_intent = any(:intents)"
+)
 SECOND_PAYMENT = "second payment for the same order"
 
 
@@ -97,6 +101,15 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
     Raises:
         NotFound: there is no such order.
     """
+    result = _record_payment(conn, payment, booking)
+    if result is PaymentResult.KNOWN or not payment.payment_intent:
+        return result
+    order, teller = lock_order(conn, payment.order_id), Teller(booking.actor, booking.now)
+    held = take_up_disputes(conn, order, payment.payment_intent, teller)
+    return PaymentResult.HELD if held and result is PaymentResult.PAID else result
+
+
+def _record_payment(conn: Connection, payment: Payment, booking: Booking) -> PaymentResult:
     order = lock_order(conn, payment.order_id)
     if order.payment_intent == payment.payment_intent:
         return PaymentResult.KNOWN
@@ -125,8 +138,8 @@ def record_payment(conn: Connection, payment: Payment, booking: Booking) -> Paym
 def first_payments(conn: Connection, payments: Sequence[tuple[Payment, Booking]]) -> list[FirstPayment]:
     """Lock the orders of payments and return those that need no second thought: `take_payments` may take them.
 
-    That is a payment of the right amount for an order that waits for it, none of it paid back before, and the only
-    one for this order here. All others are for `record_payment`.
+    That is a payment of the right amount for an order that waits for it, none of it paid back or disputed before, and
+    the only one for this order here. All others are for `record_payment`.
     """
     times = Counter(payment.order_id for payment, _ in payments)
     orders_by_id = lock_orders(conn, list(times))
@@ -138,7 +151,7 @@ def first_payments(conn: Connection, payments: Sequence[tuple[Payment, Booking]]
         if payment.order_id in waiting and times[payment.order_id] == 1
     ]
     intents = [payment.payment_intent for payment, _ in payments]
-    back = set(conn.scalars(_PAID_BACK, {"intents": intents}))
+    back = set(conn.scalars(_TAKEN_BACK, {"intents": intents}))
     return [first for first in found if first.fits and first.payment.payment_intent not in back]
 
 

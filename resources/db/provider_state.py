@@ -86,6 +86,23 @@ def reset_circuit(conn: Connection, slug: str, actor: str = "operator", now: dat
     end_alert(conn, AlertKind.CIRCUIT_OPEN, slug, f"{slug}: its circuit was closed by hand; it is bought from.", at)
 
 
+def follow_switch(conn: Connection, slug: str, *, enabled: bool, now: datetime) -> None:
+    """Keep the alert of a locked provider's circuit true when it is switched off or on.
+
+    Nobody probes a provider that is off, so an episode that is going on ends with it. Switched on again, it begins anew
+    where the circuit is open still; where its rest is over the next purchase decides.
+    """
+    if not enabled:
+        text = f"{slug} was disabled: it is not bought from, whether or not it is up again."
+        end_alert(conn, AlertKind.CIRCUIT_OPEN, slug, text, now)
+        return
+    p = providers.c
+    row = conn.execute(select(p.open_until, p.failures, p.last_error).where(p.slug == slug)).one()
+    if row.open_until is not None and row.open_until > now:
+        text = f"{slug} was enabled while it rests after {row.failures} failures ({str(row.last_error)[:200]})."
+        raise_alert(conn, AlertKind.CIRCUIT_OPEN, slug, text, now)
+
+
 def resting_providers(conn: Connection, now: datetime) -> list[RestingProvider]:
     """Return the enabled providers whose circuit is open, the first to end its rest first."""
     p = providers.c
@@ -133,6 +150,7 @@ def _note_failure(conn: Connection, slug: str, error: str, now: datetime) -> boo
     if opens:
         again = row.open_until is not None
         note_event(conn, slug, Event.PROBE_FAILED if again else Event.OPENED, error, now)
+    if opens and row.enabled:  # what was under way when it was disabled may still fail
         text = f"{slug}: {FAILURES_TO_OPEN} purchases in a row failed ({error[:200]}); it rests and is not bought from."
         raise_alert(conn, AlertKind.CIRCUIT_OPEN, slug, text, now)
     return opens
@@ -156,6 +174,8 @@ def _note_success(conn: Connection, slug: str, now: datetime) -> None:
         end_alert(conn, AlertKind.CIRCUIT_OPEN, slug, text, now)
 
 
-def _locked(conn: Connection, slug: str) -> Row[Any, Any] | None:
+def _locked(conn: Connection, slug: str) -> Row[Any, Any, Any] | None:
     p = providers.c
-    return conn.execute(select(p.failures, p.open_until).where(p.slug == slug).with_for_update()).one_or_none()
+    return conn.execute(
+        select(p.failures, p.open_until, p.enabled).where(p.slug == slug).with_for_update()
+    ).one_or_none()

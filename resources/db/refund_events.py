@@ -14,7 +14,7 @@ from esim.ports import Refund
 from resources.db import ledger, notices
 from resources.db.refunds import DueRefund, paid_back, record_refund
 from resources.db.tables import ledger_entries, orders, refunds
-from resources.db.transitions import Event, OrderRow, hold_order, lock_order, lock_units, note
+from resources.db.transitions import Event, OrderRow, lock_order, lock_units, note
 from resources.db.valuation import share_of_payment
 
 _NOT_PAID_HERE = ("failed", "called_off", "elsewhere")  # elsewhere: an operator paid it another way
@@ -98,7 +98,9 @@ def hold_if_paid_back(conn: Connection, order: OrderRow, by_hand: Money, teller:
     """Stop buying for a locked order all of which was paid back while something of it is still to be delivered."""
     if order.refunded_minor < order.amount_minor or not _is_unfinished(conn, order):
         return False
-    return hold_order(conn, order, reason=f"{_by_hand(by_hand)}, all of it", actor=teller.actor, now=teller.now)
+    return notices.hold_and_tell(
+        conn, order, reason=f"{_by_hand(by_hand)}, all of it", actor=teller.actor, now=teller.now
+    )
 
 
 def _by_hand(amount: Money) -> str:
@@ -120,7 +122,7 @@ def _failed_after_all(conn: Connection, order: OrderRow, row: Row[Any], told: Re
     if row.esim_n is not None:
         _change_refunded(conn, order, -amount.minor, teller)
     reason = f"refund {row.refund_key} of {amount} did not reach the customer"
-    if not hold_order(conn, order, reason=reason, actor=teller.actor, now=teller.now):
+    if not notices.hold_and_tell(conn, order, reason=reason, actor=teller.actor, now=teller.now):
         _note(conn, order, reason, {"refund": told.refund_id}, teller)
     text = f"Order {order.display_id} needs a person: {reason}. Pay it another way."
     notices.tell_operations(conn, order.order_id, "attention", f"refund_failed:{row.refund_key}", text)

@@ -8,17 +8,18 @@ A refund of a unit belongs to the order's amount; one without a unit (a second p
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from esim.money import Money
+from esim.money import Money, exponent
 from esim.orders import UNIT_TRANSITIONS, UnitStatus
 from esim.ports import Refund
 from resources.db import ledger, notices
-from resources.db.tables import esims, order_items, orders, refunds
-from resources.db.transitions import OrderRow, UnitRow, hold_order, lock_order, lock_units, move_unit, settle_order
+from resources.db.tables import esims, ledger_entries, order_items, orders, refunds
+from resources.db.transitions import OrderRow, UnitRow, lock_order, lock_units, move_unit, settle_order
 from resources.db.valuation import share_of_payment
 
 _RETRY_FIRST = timedelta(seconds=10)
@@ -39,6 +40,7 @@ class DueRefund:
     amount: Money
     reason: str
     attempts: int
+    faults: int = 0
 
 
 def request_refund(
@@ -115,11 +117,23 @@ def claim_refunds(engine: Engine, limit: int) -> list[DueRefund]:
     )
     taken = update(refunds).where(r.refund_key == due.c.refund_key)
     taken = taken.values(attempts=r.attempts + 1, next_attempt_at=func.now() + _IN_FLIGHT)
-    columns = (r.refund_key, r.order_id, r.esim_n, r.payment_intent, r.amount_minor, r.currency, r.reason, r.attempts)
+    columns = (
+        r.refund_key,
+        r.order_id,
+        r.esim_n,
+        r.payment_intent,
+        r.amount_minor,
+        r.currency,
+        r.reason,
+        r.attempts,
+        r.faults,
+    )
     with engine.begin() as conn:
         return [
-            DueRefund(key, order_id, n, intent, Money(int(minor), currency), reason, int(attempts))
-            for key, order_id, n, intent, minor, currency, reason, attempts in conn.execute(taken.returning(*columns))
+            DueRefund(key, order_id, n, intent, Money(int(minor), currency), reason, int(attempts), int(faults))
+            for key, order_id, n, intent, minor, currency, reason, attempts, faults in conn.execute(
+                taken.returning(*columns)
+            )
         ]
 
 
@@ -170,10 +184,25 @@ def record_refusal(conn: Connection, due: DueRefund, error: str, *, final: bool,
     if final:
         values |= {"state": "failed", "finished_at": now}
         reason = f"refund {due.refund_key} was refused by the payment service"
-        hold_order(conn, order, reason=reason, actor=actor, now=now)
+        notices.hold_and_tell(conn, order, reason=reason, actor=actor, now=now)
         text = f"Order {order.display_id} needs a person: {reason}: {error[:200]}"
         notices.tell_operations(conn, due.order_id, "attention", f"attention:{due.refund_key}", text)
     conn.execute(update(refunds).where(refunds.c.refund_key == due.refund_key).values(**values))
+
+
+def count_fault(conn: Connection, due: DueRefund) -> None:
+    """Let a refund that the payment service failed to pay be asked for as another request, where that is safe.
+
+    It is where the refund is more than half of its payment: the payment service pays back no more than was paid, so of
+    two requests it refuses one, whatever became of the first. Any other is asked for under the same key until the
+    payment service has forgotten it.
+    """
+    e = ledger_entries.c
+    booked = (e.posting_key == f"payment:{due.payment_intent}", e.account == ledger.Account.CASH)
+    paid = conn.scalar(select(e.original_amount).where(*booked, e.original_currency == due.amount.currency))
+    if paid is not None and 2 * Decimal(due.amount.minor).scaleb(-exponent(due.amount.currency)) > paid:
+        counted = update(refunds).where(refunds.c.refund_key == due.refund_key, refunds.c.faults == due.faults)
+        conn.execute(counted.values(faults=due.faults + 1))
 
 
 def paid_back(refund: Refund) -> bool:

@@ -17,7 +17,7 @@ from resources.db.catalogue_tables import (
 )
 from resources.db.columns import metadata
 from resources.db.health_tables import alerts, heartbeats, offer_outages, provider_events, provider_health
-from resources.db.money_tables import ledger_entries, refunds
+from resources.db.money_tables import dispute_movements, disputes, ledger_entries, refunds
 from resources.db.order_tables import (
     OPEN_STATES,
     esims,
@@ -41,6 +41,8 @@ __all__ = [
     "audit_events",
     "balance_readings",
     "catalogue_versions",
+    "dispute_movements",
+    "disputes",
     "drains",
     "esims",
     "heartbeats",

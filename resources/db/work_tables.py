@@ -50,6 +50,7 @@ idempotency_keys = Table(
     Column("order_id", UUID(as_uuid=True)),
     Column("status", SmallInteger),
     Column("response_enc", LargeBinary),  # it carries the order token
+    Column("attempt", SmallInteger, nullable=False, server_default="1"),  # of opening the payment page
     at("created_at", now=True),
     Index("br_idempotency_keys_created_at", "created_at", postgresql_using="brin"),
 )

@@ -1,7 +1,8 @@
 """Stripe behind the `PaymentGateway` port: Checkout pages, signed webhooks, refunds and fees, by the official SDK.
 
-Promises: an order id opens one payment page and a refund key pays back once, however often either is asked for; no
-error text carries an e-mail address. Never: sees a card, or moves an order (that is the caller's transaction).
+Promises: an attempt of an order opens one payment page and a refund key pays back once, however often either is
+asked for; no error text carries an e-mail address. Never: sees a card, or moves an order (that is the caller's
+transaction).
 """
 
 import json
@@ -13,9 +14,10 @@ from typing import Any
 
 import stripe
 
-from esim.errors import PaymentError, PaymentRejected, PaymentUnavailable, WebhookRejected
+from esim.errors import PaymentError, PaymentRejected, PaymentServiceFault, PaymentUnavailable, WebhookRejected
 from esim.money import Money
-from esim.ports import Charge, CheckoutRequest, CheckoutSession, ListedRefund, PaymentEvent, Refund
+from esim.ports import Charge, CheckoutRequest, CheckoutSession, DisputeMovement, ListedRefund, PaymentEvent, Refund
+from resources.payments.stripe_disputes import listed_movement
 from resources.payments.stripe_objects import (
     read_charge,
     read_event,
@@ -65,10 +67,13 @@ class StripeGateway:
         )
 
     def create_checkout(self, request: CheckoutRequest) -> CheckoutSession:
-        """Open a payment page; the same order id returns the same session.
+        """Open a payment page; the same order id and attempt return the same session.
+
+        Stripe keeps a failure under its key for a day too: only another attempt gets beyond it.
 
         Raises:
             PaymentRejected: Stripe refuses it, or the order id was used with other lines, addresses or times.
+            PaymentServiceFault: Stripe answered that it failed; no page of this attempt was told to us.
             PaymentUnavailable: no answer; the same request may be sent again.
         """
         names = {"order_id": request.order_id, "display_id": request.display_id}
@@ -85,7 +90,7 @@ class StripeGateway:
             "payment_intent_data": intent,
         }
         with _asking(f"open a payment page for order {request.order_id}"):
-            made = self._client.v1.checkout.sessions.create(params, {"idempotency_key": request.order_id})
+            made = self._client.v1.checkout.sessions.create(params, {"idempotency_key": _key(request)})
             return read_session(made.to_dict())
 
     def verify_webhook(self, body: bytes, signature: str | None, now: datetime) -> PaymentEvent:
@@ -156,6 +161,15 @@ class StripeGateway:
             for found in self._client.v1.refunds.list(params).auto_paging_iter():
                 yield read_listed_refund(found.to_dict())
 
+    def dispute_movements_since(self, since: datetime) -> Iterator[DisputeMovement]:
+        """List what disputes withdrew and gave back at or after `since`, newest first."""
+        made: Any = {"created": {"gte": int(since.timestamp())}, "limit": PAGE_SIZE}
+        params: Any = {"type": "adjustment", "expand": ["data.source"], **made}
+        with _asking("list balance transactions"):
+            for found in self._client.v1.balance_transactions.list(params).auto_paging_iter():
+                if (moved := listed_movement(found.to_dict())) is not None:
+                    yield moved
+
     def expire(self, session_id: str) -> None:
         """Close a payment page; one that is closed already stays so.
 
@@ -192,13 +206,15 @@ class StripeGateway:
                     return read_refund(row)
         return None
 
-    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
+    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
         """Pay back; the same `key` never pays back twice within a day, for which Stripe remembers keys.
 
-        `reason` and `key` are kept in the refund's metadata, so that `refund_made` finds it later.
+        `reason` and `key` are kept in the refund's metadata, so that `refund_made` finds it later. `faults` counts the
+        answers that Stripe failed, which it would only repeat: another count is another request to it.
 
         Raises:
             PaymentRejected: more than is left, or disputed, or already paid back under another key.
+            PaymentServiceFault: Stripe answered that it failed, and repeats that for a day under this key and count.
             PaymentUnavailable: no answer; ask again with the same key.
         """
         params: Any = {
@@ -209,7 +225,8 @@ class StripeGateway:
         if reason in REFUND_REASONS:
             params["reason"] = reason
         with _asking(f"refund {amount} of {payment_intent}"):
-            return read_refund(self._client.v1.refunds.create(params, {"idempotency_key": key}).to_dict())
+            asked: Any = {"idempotency_key": f"{key}:after-{faults}" if faults else key}
+            return read_refund(self._client.v1.refunds.create(params, asked).to_dict())
 
     def close(self) -> None:
         """Give this thread's connections back."""
@@ -225,6 +242,10 @@ def stripe_gateway(settings: Settings) -> StripeGateway:
         webhook_secret=endpoint.credentials["webhook_secret"],
         api_base=endpoint.url,
     )
+
+
+def _key(request: CheckoutRequest) -> str:
+    return request.order_id if request.attempt == 1 else f"{request.order_id}:{request.attempt}"
 
 
 def _line(name: str, description: str, unit: Money, quantity: int) -> dict[str, Any]:
@@ -263,11 +284,8 @@ def _translated(error: stripe.StripeError, what: str) -> PaymentError:
     detail = ", ".join(str(part) for part in told if part)
     if error.user_message and getattr(error, "param", None) != "customer_email" and "@" not in error.user_message:
         detail = f"{detail}: {error.user_message}"
-    if (
-        isinstance(error, UNDECIDED)
-        or error.http_status is None
-        or error.http_status >= 500
-        or error.http_status == 409
-    ):
+    if isinstance(error, UNDECIDED) or error.http_status is None or error.http_status == 409:
         return PaymentUnavailable(f"Stripe did not {what} ({detail}); try again later")
+    if error.http_status >= 500:
+        return PaymentServiceFault(f"Stripe failed to {what} ({detail}); try again later")
     return PaymentRejected(f"Stripe refused to {what} ({detail})")

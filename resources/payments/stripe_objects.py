@@ -65,11 +65,11 @@ def read_session(found: Json) -> CheckoutSession:
             url=found.get("url"),
             status=str(found["status"]),
             payment_status=str(found["payment_status"]),
-            payment_intent=_id_of(found.get("payment_intent")) or None,
+            payment_intent=id_of(found.get("payment_intent")) or None,
             amount=whole_money(found["amount_total"], found["currency"]),
             order_id=_order_id(found),
-            created_at=_moment(found["created"]),
-            expires_at=None if expires_at is None else _moment(expires_at),
+            created_at=moment(found["created"]),
+            expires_at=None if expires_at is None else moment(expires_at),
         )
     except (KeyError, TypeError, InvalidMoney) as error:
         raise PaymentRejected(f"Stripe sent a session that cannot be read: {_what(error)}") from error
@@ -86,7 +86,7 @@ def read_refund(found: Json) -> Refund:
             refund_id=str(found["id"]),
             amount=whole_money(found["amount"], found["currency"]),
             status=str(found["status"]),
-            payment_intent=_id_of(found["payment_intent"]),
+            payment_intent=id_of(found["payment_intent"]),
         )
     except (KeyError, TypeError, InvalidMoney) as error:
         raise PaymentRejected(f"Stripe sent a refund that cannot be read: {_what(error)}") from error
@@ -99,7 +99,7 @@ def read_listed_refund(found: Json) -> ListedRefund:
         PaymentRejected: fields are missing or of another type.
     """
     try:
-        return ListedRefund(read_refund(found), _moment(found["created"]))
+        return ListedRefund(read_refund(found), moment(found["created"]))
     except (KeyError, TypeError) as error:
         raise PaymentRejected(f"Stripe sent a refund that cannot be read: {_what(error)}") from error
 
@@ -114,10 +114,10 @@ def read_charge(found: Json) -> Charge:
         charge_id = str(found["id"])
         return Charge(
             charge_id=charge_id,
-            payment_intent=_id_of(found.get("payment_intent")) or charge_id,
+            payment_intent=id_of(found.get("payment_intent")) or charge_id,
             amount=whole_money(found["amount_captured"], found["currency"]),
             order_id=_order_id(found),
-            created_at=_moment(found["created"]),
+            created_at=moment(found["created"]),
         )
     except (KeyError, TypeError, InvalidMoney) as error:
         raise PaymentRejected(f"Stripe sent a charge that cannot be read: {_what(error)}") from error
@@ -140,10 +140,10 @@ def read_event(event: Any) -> PaymentEvent:
         return PaymentEvent(
             event_id=str(event["id"]),
             type=str(event["type"]),
-            created_at=_moment(event["created"]),
+            created_at=moment(event["created"]),
             order_id=_order_id(subject),
             session_id=str(subject["id"]) if kind == "checkout.session" else "",
-            payment_intent=str(subject["id"]) if kind == "payment_intent" else _id_of(subject.get("payment_intent")),
+            payment_intent=str(subject["id"]) if kind == "payment_intent" else id_of(subject.get("payment_intent")),
             amount=_amount(subject),
             payment_status=str(subject.get("payment_status") or subject.get("status") or ""),
             raw=subject,
@@ -166,12 +166,17 @@ def _order_id(subject: Json) -> str:
     return str(subject.get("client_reference_id") or named or "")
 
 
-def _id_of(value: Any) -> str:
-    """The id of an object that may be expanded; empty for none."""
+def id_of(value: Any) -> str:
+    """Return the id of an object that may be expanded; empty for none."""
     return str(value["id"]) if isinstance(value, Mapping) else str(value or "")
 
 
-def _moment(seconds: Any) -> datetime:
+def moment(seconds: Any) -> datetime:
+    """Return Stripe's whole seconds as a time.
+
+    Raises:
+        TypeError: they are not whole seconds.
+    """
     if type(seconds) is not int:
         raise TypeError(f"{seconds!r} is not a time in seconds")
     return datetime.fromtimestamp(seconds, UTC)

@@ -3,9 +3,11 @@
 from collections import defaultdict
 from datetime import UTC, datetime
 
+from sandbox.stripe import disputes
 from sandbox.stripe.session_objects import Json
 from sandbox.stripe.state import StripeState
 
+AMOUNTS = ("amount_minor", "refunded_minor", "fee_minor", "disputed_minor", "dispute_fee_minor")
 ACCOUNT_ID = "acct_1SandboxNumnaRoad0"
 
 
@@ -48,20 +50,17 @@ def charges(state: StripeState) -> Json:
     rows = [_charge_row(state, c) for c in reversed(state.charges.values()) if c["status"] == "succeeded"]
     totals: dict[str, dict[str, int]] = {}
     for row in rows:
-        total = totals.setdefault(row["currency"], dict.fromkeys(("charges", "amount", "refunded", "fee"), 0))
+        total = totals.setdefault(row["currency"], dict.fromkeys(("charges", *AMOUNTS), 0))
         total["charges"] += 1
-        for name in ("amount", "refunded", "fee"):
-            total[name] += row[f"{name}_minor"]
-    named = {
-        currency: {"charges": t["charges"], **{f"{n}_minor": t[n] for n in ("amount", "refunded", "fee")}}
-        for currency, t in totals.items()
-    }
-    return {"charges": rows, "totals": named}
+        for name in AMOUNTS:
+            total[name] += row[name]
+    return {"charges": rows, "totals": totals}
 
 
 def _charge_row(state: StripeState, charge: Json) -> Json:
     session = state.session_of(charge["payment_intent"]) or {}
     moved = state.transactions.get(charge["balance_transaction"] or "") or {}
+    disputed, dispute_fee = disputes.taken(state, charge)
     return {
         "charge_id": charge["id"],
         "payment_intent": charge["payment_intent"],
@@ -72,6 +71,8 @@ def _charge_row(state: StripeState, charge: Json) -> Json:
         "refunded_minor": charge["amount_refunded"],
         "currency": charge["currency"].upper(),
         "fee_minor": moved.get("fee", 0),
+        "disputed_minor": disputed,
+        "dispute_fee_minor": dispute_fee,
         "status": _status(charge),
         "at": datetime.fromtimestamp(charge["created"], UTC).isoformat(),
         "refunds": [

@@ -7,7 +7,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from sandbox.stripe import account, checkout, events, refunds
+from sandbox.stripe import account, checkout, disputes, events
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.params import EMAIL
 from sandbox.stripe.session_objects import Json
@@ -39,7 +39,11 @@ def _money(state: StripeState) -> APIRouter:
 
     @router.post("/sandbox/stripe/disputes", response_model=None)
     async def dispute(request: Request) -> Response:
-        return await _acted(request, lambda asked: refunds.open_dispute(state, str(asked.get("charge"))))
+        return await _acted(request, lambda asked: _dispute(state, asked))
+
+    @router.post("/sandbox/stripe/disputes/{dispute_id}/close", response_model=None)
+    async def close(request: Request, dispute_id: str) -> Response:
+        return await _acted(request, lambda asked: _close(state, dispute_id, asked))
 
     @router.get("/sandbox/charges", response_model=None)
     async def charges() -> Response:
@@ -89,6 +93,20 @@ def _attempt(asked: Json) -> checkout.Attempt:
     if not isinstance(email, str) or not EMAIL.fullmatch(email):
         raise BadRequestError(f"email={email!r} is not an e-mail address")
     return checkout.Attempt(outcome, email, _plan(asked.get("webhooks") or {}), _number(asked, "after_s", 1.0))
+
+
+def _dispute(state: StripeState, asked: Json) -> Json:
+    amount = asked.get("amount")
+    if amount is not None and type(amount) is not int:
+        raise BadRequestError(f"amount={amount!r} is not a whole number of minor units")
+    return disputes.open_dispute(state, str(asked.get("charge")), amount, _plan(asked.get("webhooks") or {}))
+
+
+def _close(state: StripeState, dispute_id: str, asked: Json) -> Json:
+    outcome = asked.get("outcome")
+    if outcome not in disputes.ENDS:
+        raise BadRequestError(f"unknown outcome {outcome!r}; allowed: {', '.join(disputes.ENDS)}")
+    return disputes.close_dispute(state, dispute_id, outcome, _plan(asked.get("webhooks") or {}))
 
 
 def _plan(asked: Any) -> events.Plan:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from sandbox.pages import render
-from sandbox.stripe import checkout, events, form, refunds
+from sandbox.stripe import checkout, disputes, events, form, refunds
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.params import EMAIL, Params
 from sandbox.stripe.session_objects import Json
@@ -109,7 +109,7 @@ def _dashboard(state: StripeState) -> APIRouter:
 
     @router.post("/charges/{charge_id}/dispute", response_model=None)
     async def dispute(charge_id: str) -> Response:
-        return _acted(lambda: refunds.open_dispute(state, charge_id))
+        return _acted(lambda: disputes.open_dispute(state, charge_id))
 
     @router.post("/events/{event_id}/resend", response_model=None)
     async def resend(event_id: str) -> Response:

@@ -138,7 +138,7 @@ def balance_transaction(source: Json, *, kind: str, amount: int, fee: int, now: 
         "fee": fee,
         "fee_details": [{**detail, "description": "Stripe processing fees"}] if fee else [],
         "net": amount - fee,
-        "reporting_category": {"payment": "charge", "adjustment": "dispute"}.get(kind, kind),
+        "reporting_category": {"payment": "charge"}.get(kind, kind),
         "source": source["id"],
         "status": "pending",
         "type": kind,
@@ -166,13 +166,13 @@ def refund(charge_object: Json, *, amount: int, reason: str | None, metadata: Js
     }
 
 
-def dispute(charge_object: Json, *, reason: str, now: int) -> Json:
-    """A chargeback of what is left of the charge; it waits for an answer."""
+def dispute(charge_object: Json, *, amount: int, reason: str, now: int) -> Json:
+    """A chargeback of a charge; it waits for an answer."""
     evidence_details = {"due_by": now + 7 * 86400, "has_evidence": False, "past_due": False, "submission_count": 0}
     return {
         "id": ids.new_id("du"),
         "object": "dispute",
-        "amount": charge_object["amount"] - charge_object["amount_refunded"],
+        "amount": amount,
         "balance_transactions": [],
         "charge": charge_object["id"],
         "created": now,

@@ -1,8 +1,8 @@
-"""Refunds and disputes of a charge, with the movements of balance and the events they make."""
+"""Refunds of a charge, with the movements of balance and the events they make."""
 
 import itertools
 
-from sandbox.stripe import events, payment_objects
+from sandbox.stripe import disputes, events, payment_objects
 from sandbox.stripe.errors import StripeError
 from sandbox.stripe.params import Params
 from sandbox.stripe.session_objects import Json
@@ -20,7 +20,7 @@ def create_refund(state: StripeState, params: Params, request: Json | None = Non
     reason, metadata = params.choice("reason", REASONS), params.metadata()
     amount = params.integer("amount", least=1)
     left = charge["amount"] - charge["amount_refunded"]
-    if charge["disputed"]:
+    if disputes.forbids_refunds(state, charge):
         message = f"Charge {charge['id']} has been charged back; cannot issue a refund."
         raise StripeError.refused(message, code="charge_disputed")
     if left == 0:
@@ -78,26 +78,3 @@ def _refund(
 def _digits(refund: Json) -> list[str]:
     """A bank reference made of the refund's id."""
     return list(itertools.islice((str(ord(letter) % 10) for letter in refund["id"][4:]), 16))
-
-
-def open_dispute(state: StripeState, charge_id: str, reason: str = "fraudulent") -> Json:
-    """The customer's bank takes the rest of a charge back; raises StripeError when there is nothing to take."""
-    charge = state.charges.get(charge_id)
-    if charge is None:
-        raise StripeError.missing("charge", charge_id, param="charge")
-    if charge["disputed"] or charge["status"] != "succeeded" or charge["refunded"]:
-        raise StripeError.refused(f"Charge {charge_id} cannot be disputed.", param="charge")
-    dispute = payment_objects.dispute(charge, reason=reason, now=state.now())
-    moved = payment_objects.balance_transaction(
-        dispute, kind="adjustment", amount=-dispute["amount"], fee=payment_objects.DISPUTE_FEE_MINOR, now=state.now()
-    )
-    state.transactions[moved["id"]] = moved
-    dispute["balance_transactions"] = [moved]
-    state.disputes[dispute["id"]] = dispute
-    charge["disputed"] = True
-    made = [
-        events.record(state, "charge.dispute.created", dispute),
-        events.record(state, "charge.dispute.funds_withdrawn", dispute),
-    ]
-    events.send(state, made)
-    return dispute

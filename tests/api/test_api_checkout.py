@@ -1,14 +1,17 @@
 """Checkout: prices by the server, once per key, healed by a retry, nothing lost when payments are down."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx
+import pytest
 from sqlalchemy import Engine, insert, select, text, update
 
+from esim.ports import CheckoutRequest, CheckoutSession, PaymentGateway
 from resources.db.tables import (
     esims,
     idempotency_keys,
@@ -227,7 +230,7 @@ def test_a_crash_after_the_page_was_opened_is_healed_with_the_same_page(
     api: ServedApi, engine: Engine, stripe_sandbox: str
 ) -> None:
     key = str(uuid4())
-    fault = {"kind": "session_error", "times": 3, "params": {"when": "after", "status": 500}}
+    fault = {"kind": "api_timeout", "times": 3, "params": {"when": "after", "seconds": 0.05}}
     httpx.put(f"{stripe_sandbox}/sandbox/stripe/faults", json=fault).raise_for_status()
     assert_problem(check_out(api.client, key=key), 503)
     httpx.delete(f"{stripe_sandbox}/sandbox/stripe/faults").raise_for_status()
@@ -239,6 +242,60 @@ def test_a_crash_after_the_page_was_opened_is_healed_with_the_same_page(
     assert [row["id"] for row in listed if row["client_reference_id"] == healed.json()["order_id"]] == [
         session_of(engine, healed.json()["order_id"])
     ]
+
+
+@pytest.mark.parametrize("when", ["stored", "before", "after"])
+def test_a_failure_that_stripe_repeats_for_a_day_does_not_stop_the_next_try(
+    api: ServedApi, engine: Engine, stripe_sandbox: str, when: str
+) -> None:
+    key = str(uuid4())
+    fault = {"kind": "session_error", "times": 3, "params": {"when": when, "status": 500}}
+    httpx.put(f"{stripe_sandbox}/sandbox/stripe/faults", json=fault).raise_for_status()
+    assert_problem(check_out(api.client, key=key), 503)
+    httpx.delete(f"{stripe_sandbox}/sandbox/stripe/faults").raise_for_status()
+    healed = check_out(api.client, key=key)
+    assert healed.status_code == 201, healed.text
+    assert check_out(api.client, key=key).content == healed.content
+    assert session_of(engine, healed.json()["order_id"]) in healed.json()["checkout_url"]
+    assert count(engine, orders) == 1
+
+
+class SlowGateway:
+    """The real payment service, whose first page is told of only after something else has happened."""
+
+    def __init__(self, real: PaymentGateway, meanwhile: Callable[[], None]) -> None:
+        self._real, self._meanwhile = real, [meanwhile]
+        self.opened: list[str] = []
+
+    def create_checkout(self, request: CheckoutRequest) -> CheckoutSession:
+        session = self._real.create_checkout(request)
+        self.opened.append(session.session_id)
+        if self._meanwhile:
+            self._meanwhile.pop()()
+        return session
+
+    def close(self) -> None:
+        """Nothing: the real one is the shop's."""
+
+
+def test_of_two_pages_that_were_opened_only_one_is_ever_shown(
+    api: ServedApi, engine: Engine, stripe_sandbox: str
+) -> None:
+    key, shown = str(uuid4()), []
+
+    def meanwhile() -> None:
+        fault = {"kind": "session_error", "times": 3, "params": {"when": "before", "status": 500}}
+        httpx.put(f"{stripe_sandbox}/sandbox/stripe/faults", json=fault).raise_for_status()
+        assert_problem(check_out(api.client, key=key), 503)
+        shown.append(check_out(api.client, key=key))
+
+    slow = SlowGateway(api.shop.gateway, meanwhile)
+    api.shop.gateway = cast(PaymentGateway, slow)
+    late = check_out(api.client, key=key)
+    assert late.content == shown[0].content
+    assert len(set(slow.opened)) == 2
+    assert session_of(engine, late.json()["order_id"]) == slow.opened[1]
+    assert late.json()["checkout_url"].endswith(slow.opened[1])
 
 
 def session_of(engine: Engine, order_id: str) -> str:

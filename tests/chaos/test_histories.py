@@ -31,7 +31,7 @@ from sqlalchemy import Connection, Engine, text
 from esim.errors import LeaseLost
 from esim.money import Cost, Money
 from esim.orders import UnitStatus, status_from_units
-from esim.ports import Provider, Refund
+from esim.ports import Dispute, DisputeMovement, Provider, Refund
 from esim.provisioning import BuyableOffer, Exhausted, Skipped, Waiting
 from esim.purchase import (
     ErrorType,
@@ -44,6 +44,7 @@ from esim.purchase import (
     Unknown,
 )
 from resources.db.attempts import Lease, UnitJournal
+from resources.db.disputes import dispute_told
 from resources.db.leases import reclaim_expired
 from resources.db.order_store import Claim, claim_units
 from resources.db.payments import Booking, Payment, PaymentResult, cancel_unpaid, record_payment
@@ -53,7 +54,7 @@ from resources.db.refunds import claim_refunds, record_refund, record_refusal, s
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import Scribe, keep_outcome
 from resources.db.stuck import nudge_order, refund_failed_units
-from resources.db.transitions import hold_order, lock_order, lock_units, move_unit, settle_order
+from resources.db.transitions import lock_order, lock_units, move_unit, settle_order
 from resources.db.vault import Vault
 from tests.pipelines.actors import ScriptedProvider
 from tests.resources.db.shop import NOW, OfferSpec, open_shop, place_order
@@ -92,6 +93,9 @@ _SEEN = text(
         (select coalesce(sum(amount_minor), 0)::bigint from refunds r where r.payment_intent = o.payment_intent
             and r.state in ('sent', 'succeeded')) as went_back,
         (select coalesce(sum(amount_micros), 0)::bigint from ledger_entries where account = 'refunds') as refunds,
+        (select coalesce(sum(amount_micros), 0)::bigint from ledger_entries
+            where account = 'disputes' or posting_key like 'dispute\\_lost%' and account = 'loss') as disputed,
+        (select -coalesce(sum(amount_minor), 0)::bigint from dispute_movements) as withdrawn,
         (select coalesce(sum(amount_minor), 0)::bigint from refunds where state in ('sent', 'succeeded') and exists
             (select 1 from ledger_entries where posting_key = 'payment:' || payment_intent)) as went_back_booked,
         (select count(*) from outbox, jsonb_array_elements(payload -> 'esims') where channel = 'mail') as told,
@@ -186,11 +190,16 @@ class OrderHistory(RuleBasedStateMachine):
         cancel_unpaid(self.conn, self.order_id, reason="expired", actor="stripe", now=self.now)
 
     @precondition(lambda self: self.may_dispute)
-    @rule()
-    def the_bank_disputes(self) -> None:
-        order = lock_order(self.conn, self.order_id)
-        held = hold_order(self.conn, order, reason="the bank disputes it", actor="stripe", now=self.now)
-        self.played["disputes"] += held
+    @rule(status=st.sampled_from(("warning_needs_response", "needs_response", "under_review", "won", "lost")))
+    def the_bank_disputes(self, status: str) -> None:
+        moved = [] if status.startswith("warning_") else [("txn_out", -2 * PRICE, 1500)]
+        moved += [("txn_back", 2 * PRICE, 0)] if status == "won" else []
+        movements = tuple(
+            DisputeMovement(name, "du_1", self.intent, Money(minor, "USD"), Money(fee, "USD"), self.now)
+            for name, minor, fee in moved
+        )
+        told = Dispute("du_1", self.intent, Money(2 * PRICE, "USD"), status, None, movements)
+        self.played[f"dispute: {dispute_told(self.conn, self.order_id, told, self.now, self._teller())}"] += 1
 
     @rule(minor=st.integers(1, 2 * PRICE))
     @precondition(lambda self: self.by_hand_left > 0)
@@ -345,6 +354,7 @@ class OrderHistory(RuleBasedStateMachine):
         assert seen["told"] == seen["told_apart"], "no unit is told of twice"
         assert seen["refunded"] == min(seen["went_back"], 2 * PRICE), "the order knows what went back"
         assert seen["refunds"] == seen["went_back_booked"] * 10_000, "what went back is booked"
+        assert seen["disputed"] == seen["withdrawn"] * 10_000, "what banks took and gave is booked once"
         self._events_explain(seen)
         units = [UnitStatus(status) for status in seen["units"].values()]
         if seen["hold_reason"] is None and seen["status"] not in {"pending", "cancelled", "attention", "paid"}:

@@ -24,6 +24,7 @@ from esim.ports import (
     ChatNotifier,
     CheckoutLine,
     CheckoutRequest,
+    DisputeMovement,
     Limiter,
     Mail,
     Mailer,
@@ -239,3 +240,5 @@ def test_the_payment_service_lists_what_it_took_and_paid_back() -> None:
     (listed,) = gateway.refunds_since(EPOCH)
     assert listed.refund.amount == Money(1, "USD")
     assert list(gateway.refunds_since(EPOCH + timedelta(days=1))) == []
+    gateway.dispute_movements.append(DisputeMovement("txn", "du", "pi", Money(-1, "USD"), Money(0, "USD"), EPOCH))
+    assert [moved.transaction_id for moved in gateway.dispute_movements_since(EPOCH)] == ["txn"]

@@ -225,7 +225,7 @@ class RefundingGateway:
     def refund_made(self, payment_intent: str, key: str) -> Refund | None:
         return self.paid.get(key)
 
-    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
+    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
         self.calls += 1
         if self.failures:
             raise self.failures.popleft()

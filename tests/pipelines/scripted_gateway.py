@@ -8,7 +8,7 @@ from uuid import UUID
 
 from esim.errors import PaymentError, PaymentRejected
 from esim.money import Money
-from esim.ports import Charge, CheckoutSession, ListedRefund, PaymentEvent, Refund
+from esim.ports import Charge, CheckoutSession, DisputeMovement, ListedRefund, PaymentEvent, Refund
 from tests.pipelines.actors import RefundingGateway
 
 
@@ -20,6 +20,7 @@ class Account(RefundingGateway):
     pages: list[CheckoutSession] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
     refunds: list[ListedRefund] = field(default_factory=list)
+    movements: list[DisputeMovement] = field(default_factory=list)
     breaks_after: int | None = None
     asked_since: list[datetime] = field(default_factory=list)
 
@@ -45,6 +46,9 @@ class Account(RefundingGateway):
 
     def refunds_since(self, since: datetime) -> Iterator[ListedRefund]:
         return self._listed([listed for listed in reversed(self.refunds) if listed.created_at >= since])
+
+    def dispute_movements_since(self, since: datetime) -> Iterator[DisputeMovement]:
+        return self._listed([moved for moved in reversed(self.movements) if moved.made_at >= since])
 
     def _listed(self, rows: Sequence[Any]) -> Iterator[Any]:
         for place, row in enumerate(rows):

@@ -18,7 +18,7 @@ from pipelines.unit_work import UnitReport, work_unit
 from resources.db import inbox
 from resources.db.attempts import Lease
 from resources.db.databases import Databases, make_engine
-from resources.db.leases import extend_leases, reclaim_expired
+from resources.db.leases import extend_leases, lock_unit, reclaim_expired
 from resources.db.order_store import LEASE_SECONDS, Claim, claim_units
 from resources.db.transitions import lock_order
 from resources.order_operations import IDLE_TRANSACTION_SECONDS
@@ -339,13 +339,24 @@ def test_worker_that_sends_after_its_purchase_was_proven_absent_and_hears_nothin
 
 def test_worker_that_stands_still_inside_a_transaction_keeps_nobody_waiting(shop: Shop, databases: Databases) -> None:
     order_id = paid_order(shop.engine)
+    with shop.engine.connect() as conn:
+        esim_id = conn.scalars(text("select esim_id from esims")).one()
     frozen = make_engine(databases.operational, pool_size=1, idle_transaction_seconds=1)
     with frozen.connect() as conn:
         lock_order(conn, order_id)
+        lock_unit(conn, esim_id)
         with shop.engine.begin() as other:
+            other.execute(text("set local lock_timeout = '20s'"))  # without the limit it would wait for ever
             assert lock_order(other, order_id).order_id == order_id  # the store gives the row free
+            assert lock_unit(other, esim_id).esim_id == esim_id
         with pytest.raises(DBAPIError):
             conn.execute(text("select 1"))
     frozen.dispose()
-    with shop.tools.engine.connect() as conn:
+
+
+def test_every_engine_of_the_order_tools_ends_transactions_that_stand_still(shop: Shop) -> None:
+    fresh = shop.tools_with()
+    with fresh.engine.connect() as conn:
         assert conn.scalar(text("show idle_in_transaction_session_timeout")) == f"{IDLE_TRANSACTION_SECONDS}s"
+    fresh.close()
+    assert 0 < IDLE_TRANSACTION_SECONDS <= 20

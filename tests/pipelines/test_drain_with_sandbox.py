@@ -2,18 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from esim.catalogue import OfferKind
+from esim.errors import Refused
 from pipelines.drain import Drain, DrainLimits
+from resources.db.audit import Operator
+from resources.db.operator_refunds import RefundOptions
+from resources.db.operator_resolve import Doubt
+from resources.operator_desk import OperatorDesk
 from resources.order_operations import OrderTools, utc_now
 from resources.settings import PROVIDERS, Settings
 from sandbox.config import SandboxConfig
 from sandbox.serve import Served, served
+from tests.pipelines.actors import wait_until
 from tests.resources.db.shop import OfferSpec, open_shop, order_state, paid_order
 
 Rows = Callable[[str], list[dict[str, object]]]
@@ -109,3 +116,61 @@ def test_a_paid_unit_is_bought_once_whatever_happens_to_the_answer(
         assert unit["provider"] == sold[0]["provider"], story
     else:
         assert len(sold) <= 1, story
+
+
+def late_arrival(tools: OrderTools, clock: LeapingClock, engine: Engine, sandbox: httpx.Client, slug: str) -> int:
+    """An eSIM in stock: its answer was lost, its price asked back meanwhile, and somebody finds it there."""
+    put_on_sale(engine, tools, slug)
+    strike = {"provider": slug, "call": "order", "kind": "reset_after", "times": 1}
+    assert sandbox.put("/sandbox/faults", json=strike).is_success
+    order_id = paid_order(engine, price_minor=4_999, now=utc_now())
+    Drain(tools, DrainLimits(4, 0.0, 0.5)).run()
+    desk, who = OperatorDesk(tools), Operator("mia", "too late", utc_now())
+    desk.refund(order_id, who, RefundOptions(even_if_open=True))
+    [sold] = bought(sandbox)
+
+    def is_found() -> bool:
+        try:
+            return bool(desk.bought(order_id, who, Doubt(1), sold["order_id"]).changes)
+        except Refused:  # it is being delivered there
+            return False
+
+    wait_until(is_found)
+    with engine.connect() as conn:
+        return int(conn.scalars(text("select stock_id from stock_esims where state = 'stock'")).one())
+
+
+def wallet(sandbox: httpx.Client, slug: str) -> Decimal:
+    return Decimal(sandbox.get("/sandbox/balances").json()[slug])
+
+
+def balances(rows: Rows) -> dict[object, object]:
+    found = rows("select account, sum(amount_micros)::bigint as micros from ledger_entries group by 1")
+    return {row["account"]: row["micros"] for row in found if row["micros"]}
+
+
+@pytest.mark.parametrize(("slug", "credited"), [("esim_access", True), ("mobimatter", True), ("esim_go", False)])
+def test_a_late_arrival_is_given_back_where_the_contract_takes_it(
+    sandbox: httpx.Client, engine: Engine, tools: OrderTools, clock: LeapingClock, rows: Rows, slug: str, credited: bool
+) -> None:
+    before = wallet(sandbox, slug)
+    number = late_arrival(tools, clock, engine, sandbox, slug)
+    cost = balances(rows)["stock"]
+    assert OperatorDesk(tools).return_stock(number, Operator("mia", "late arrival", utc_now())).changes
+    assert rows("select state from stock_esims") == [{"state": "cancelled"}]
+    after = balances(rows)
+    worth = (after.get("stock"), after.get("provider_balance"), after.get("loss"))
+    assert worth == ((None, None, None) if credited else (None, -int(str(cost)), cost))
+    assert (wallet(sandbox, slug) == before) is credited
+    again = OperatorDesk(tools).return_stock(number, Operator("mia", "again", utc_now()))
+    assert (again.changes, balances(rows)) == ((), after)
+
+
+@pytest.mark.parametrize("slug", ["airalo"])
+def test_a_late_arrival_that_no_contract_takes_back_stays_in_stock(
+    sandbox: httpx.Client, engine: Engine, tools: OrderTools, clock: LeapingClock, rows: Rows, slug: str
+) -> None:
+    number = late_arrival(tools, clock, engine, sandbox, slug)
+    with pytest.raises(Refused, match="takes nothing back through its API"):
+        OperatorDesk(tools).return_stock(number, Operator("mia", "late arrival", utc_now()))
+    assert rows("select state from stock_esims") == [{"state": "stock"}]

@@ -5,11 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
+from sqlalchemy import text
 
 from esim.money import Cost
 from esim.purchase import ErrorType, EventKind, Outcome, Pending, ProviderEvent, PurchaseRequest, Rejected
 from resources.db import inbox
-from tests.pipelines.actors import ScriptedProvider, never_hears, wait_until
+from resources.db.alerts import open_alerts
+from resources.db.outages import REST, resting_offers
+from tests.pipelines.actors import ScriptedProvider, accepts, never_hears, rejects, wait_until
 from tests.pipelines.conftest import Shop
 from tests.resources.db.shop import paid_order, unit_states
 
@@ -44,10 +47,10 @@ def test_a_provider_in_the_dark_leaves_half_of_the_workers_to_fresh_orders(shop:
     assert shop.sold == 5
 
 
-@pytest.mark.parametrize("text", ["no stock\x00left", "no stock \ud800 left"])
-def test_answer_the_store_cannot_hold_leaves_the_purchase_unclear(shop: Shop, rows: Rows, text: str) -> None:
-    shop.cheap.script.append(lambda provider, request: Pending(text))
-    shop.cheap.on_resolve = lambda provider, request: Rejected(ErrorType.OUT_OF_STOCK, text)
+@pytest.mark.parametrize("words", ["no stock\x00left", "no stock \ud800 left"])
+def test_answer_the_store_cannot_hold_leaves_the_purchase_unclear(shop: Shop, rows: Rows, words: str) -> None:
+    shop.cheap.script.append(lambda provider, request: Pending(words))
+    shop.cheap.on_resolve = lambda provider, request: Rejected(ErrorType.OUT_OF_STOCK, words)
     order_id = paid_order(shop.engine)
     shop.drain(max_seconds=0.3)
     assert unit_states(shop.engine, order_id) == ["unknown"]
@@ -56,6 +59,50 @@ def test_answer_the_store_cannot_hold_leaves_the_purchase_unclear(shop: Shop, ro
     shop.drain(max_seconds=0.3)
     assert unit_states(shop.engine, order_id) == ["refunded"]  # the deadline holds for what cannot be kept too
     assert shop.gateway.calls == 1
+
+
+def test_an_accepted_order_that_turns_out_sold_out_rests_its_offer(shop: Shop) -> None:
+    shop.cheap.script.append(accepts)
+    shop.cheap.on_status = rejects(ErrorType.OUT_OF_STOCK)
+    order_id = paid_order(shop.engine)
+    shop.drain(max_seconds=0.3)
+    shop.clock.advance(minutes=1)
+    shop.drain()
+    assert unit_states(shop.engine, order_id) == ["delivered"]  # by the other
+    with shop.engine.connect() as conn:
+        assert resting_offers(conn, shop.clock.now) == {"airalo:plan-1"}
+        assert resting_offers(conn, shop.clock.now + REST) == frozenset()
+    paid_order(shop.engine)
+    shop.drain()
+    assert (len(shop.cheap.asked), shop.dear.purchases) == (1, 2)
+
+
+def test_a_catalogue_read_since_a_purchase_knows_better_than_its_late_refusal(shop: Shop) -> None:
+    shop.cheap.script.append(accepts)
+    shop.cheap.on_status = rejects(ErrorType.OUT_OF_STOCK)
+    paid_order(shop.engine)
+    shop.drain(max_seconds=0.3)
+    shop.clock.advance(minutes=1)
+    with shop.engine.begin() as conn:
+        conn.execute(text("update offers set stock = 5 where provider = 'airalo'"))
+        synced = {"at": shop.clock.now}
+        conn.execute(text("update providers set synced_at = :at where slug = 'airalo'"), synced)
+    shop.clock.advance(minutes=1)
+    shop.drain()
+    with shop.engine.connect() as conn:
+        assert resting_offers(conn, shop.clock.now) == frozenset()
+
+
+def test_a_late_refusal_for_want_of_balance_takes_the_provider_out(shop: Shop) -> None:
+    shop.cheap.script.append(accepts)
+    shop.cheap.on_status = rejects(ErrorType.INSUFFICIENT_BALANCE)
+    paid_order(shop.engine)
+    shop.drain(max_seconds=0.3)
+    shop.clock.advance(minutes=1)
+    shop.drain()
+    with shop.engine.connect() as conn:
+        assert [alert.kind for alert in open_alerts(conn)] == ["provider_unfunded"]
+        assert conn.scalar(text("select unfunded_micros from providers where slug = 'airalo'")) == 2_000_000
 
 
 def told_late(shop: Shop, event_id: str) -> str:

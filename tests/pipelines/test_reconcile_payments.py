@@ -1,6 +1,7 @@
 """Lost webhooks: each kind is found once and applied as the webhook would, whatever else happens meanwhile."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from threading import Thread
 from uuid import UUID, uuid4
@@ -129,7 +130,9 @@ def test_a_refund_and_a_dispute_of_the_dashboard_are_followed(
     order_id = paid_order(engine, now=PAID_AT)
     intent = f"pi_{order_id.hex}"
     account.tells("charge.refunded", PAID_AT, order_id, intent, amount_refunded=100, currency="usd")
-    account.tells("charge.dispute.created", PAID_AT, "", intent)
+    raw = {"id": "du_1", "payment_intent": intent, "amount": 399, "currency": "usd", "status": "needs_response"}
+    disputed = account.tells("charge.dispute.created", PAID_AT, "", intent)
+    account.events[-1] = replace(disputed, raw=raw)
     assert len(reconcile_payments(tools).mended) == 2
     (order,) = rows("select status, refunded_minor, hold_reason from orders")
     assert order["refunded_minor"] == 100

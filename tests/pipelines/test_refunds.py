@@ -28,7 +28,7 @@ class ForgetfulGateway(RefundingGateway):
         super().__init__()
         self.paid_out: list[Refund] = []
 
-    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str) -> Refund:
+    def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
         paid = Refund(f"re_{len(self.paid_out) + 1}", amount, "succeeded", payment_intent)
         self.paid_out.append(paid)
         self.paid[key] = paid

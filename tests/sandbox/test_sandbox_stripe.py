@@ -462,6 +462,30 @@ def test_dispute_takes_the_money_and_forbids_refunds(
     assert web.get("/sandbox/charges").json()["charges"][0]["status"] == "disputed"
 
 
+@pytest.mark.parametrize(("outcome", "left"), [("won", 1500), ("lost", 3499)])
+def test_a_dispute_moves_money_until_its_end(
+    shop: stripe.StripeClient, web: httpx.Client, receiver: Receiver, outcome: str, left: int
+) -> None:
+    _, intent = paid(shop, web)
+    receiver.events(3)
+    before = shop.v1.balance.retrieve().pending[0].amount
+    charge = shop.v1.charges.list({"payment_intent": intent}).data[0].id
+    dispute = web.post("/sandbox/stripe/disputes", json={"charge": charge}).json()
+    assert shop.v1.balance.retrieve().pending[0].amount == before - 3499
+    closing = f"/sandbox/stripe/disputes/{dispute['id']}/close"
+    assert web.post(closing, json={"outcome": "drawn"}).status_code == 422
+    assert web.post(closing, json={"outcome": outcome}).json()["status"] == outcome
+    assert web.post(closing, json={"outcome": outcome}).status_code == 400
+    assert web.post("/sandbox/stripe/disputes/du_none/close", json={"outcome": outcome}).status_code == 404
+    assert shop.v1.balance.retrieve().pending[0].amount == before - left
+    row = web.get("/sandbox/charges").json()["charges"][0]
+    assert (row["disputed_minor"] + row["dispute_fee_minor"], row["dispute_fee_minor"]) == (left, 1500)
+    told = {e.type.rpartition(".")[2] for e in receiver.events(3 if outcome == "lost" else 4)}
+    assert told == {"created", "funds_withdrawn", "closed"} | ({"funds_reinstated"} if outcome == "won" else set())
+    if outcome == "won":
+        assert shop.v1.refunds.create({"payment_intent": intent}).status == "succeeded"
+
+
 def test_dashboard_shows_everything_escaped_and_refunds(shop: stripe.StripeClient, web: httpx.Client) -> None:
     session, intent = paid(shop, web, order_id="<script>alert(1)</script>")
     charge = shop.v1.charges.list({"payment_intent": intent}).data[0].id

@@ -218,6 +218,8 @@ def test_control_routes_say_what_is_wrong(web: httpx.Client, asked: Any) -> None
 def test_disputes_and_resends_by_control_route(web: httpx.Client) -> None:
     paid(web)
     charge = web.get("/sandbox/charges").json()["charges"][0]["charge_id"]
+    assert web.post("/sandbox/stripe/disputes", json={"charge": charge, "amount": 2001}).status_code == 400
+    assert web.post("/sandbox/stripe/disputes", json={"charge": charge, "amount": "x"}).status_code == 422
     assert web.post("/sandbox/stripe/disputes", json={"charge": charge}).json()["amount"] == 2000
     assert web.post("/sandbox/stripe/disputes", json={"charge": charge}).status_code == 400
     assert web.post("/sandbox/stripe/disputes", json={"charge": "ch_none"}).status_code == 404

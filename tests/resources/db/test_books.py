@@ -143,6 +143,13 @@ BROKEN: dict[str, tuple[str, str]] = {
         "refund_unexplained",
         "update refunds set state = 'requested' where order_id = :order_id",
     ),
+    "money of a dispute that nobody told of": (
+        "dispute_unexplained",
+        "insert into ledger_entries"
+        " (posting_key, order_id, account, amount_micros, original_amount, original_currency)"
+        " select 'dispute:txn_1', cast(:order_id as uuid), account, micros, micros, 'USD'"
+        " from (values ('cash', -1), ('disputes', 1)) as side(account, micros)",
+    ),
     "another sum paid back": ("refunds_differ", "update orders set refunded_minor = 0 where order_id = :order_id"),
     "a delivery without its cost": ("cost_differs", "delete from ledger_entries where posting_key like 'cost:%'"),
     "a delivery booked twice": (

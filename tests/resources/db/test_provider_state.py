@@ -12,7 +12,10 @@ from sqlalchemy import Engine, select
 from esim.money import Cost
 from esim.ports import RateLimit
 from esim.purchase import ErrorType, EsimProfile, Outcome, Provisioned, Rejected, Unknown
+from resources.db.attention import attention
+from resources.db.audit import Operator
 from resources.db.limiter import PostgresLimiter, spacing_seconds
+from resources.db.operator_providers import set_enabled
 from resources.db.provider_events import newest_events
 from resources.db.provider_state import (
     FAILURES_TO_OPEN,
@@ -201,3 +204,36 @@ def test_tokens_are_shared_encrypted_and_discarded_only_by_those_who_saw_them_re
 def test_token_under_a_lost_key_counts_as_none(engine: Engine) -> None:
     PostgresTokenStore(engine, Vault({1: b"k" * 32}, b"h" * 32)).put("airalo", "token", NOW + timedelta(hours=1))
     assert PostgresTokenStore(engine, Vault({2: b"x" * 32}, b"h" * 32)).get("airalo", NOW) is None
+
+
+def switch(engine: Engine, now: datetime, *, enabled: bool) -> None:
+    with engine.begin() as conn:
+        set_enabled(conn, "airalo", Operator("mia", "down since noon", now), enabled=enabled)
+
+
+def test_disabling_a_provider_ends_its_alert_and_enabling_begins_it_where_it_is_still_true(engine: Engine) -> None:
+    for _ in range(FAILURES_TO_OPEN):
+        note_outcome(engine, "airalo", TIMEOUT, NOW)
+    assert is_open(engine) == [("circuit_open", "airalo")]
+    soon = NOW + timedelta(seconds=30)
+    switch(engine, soon, enabled=False)
+    assert is_open(engine) == []
+    with engine.connect() as conn:
+        assert [item for item in attention(conn, soon) if item.kind == "circuit_open"] == []
+    switch(engine, soon, enabled=True)
+    assert is_open(engine) == [("circuit_open", "airalo")]
+    switch(engine, soon, enabled=False)
+    switch(engine, NOW + timedelta(seconds=61), enabled=True)  # its rest is over: the next purchase decides
+    assert is_open(engine) == []
+    note_outcome(engine, "airalo", TIMEOUT, NOW + timedelta(seconds=62))
+    assert is_open(engine) == [("circuit_open", "airalo")]
+
+
+def test_a_purchase_that_fails_after_its_provider_was_disabled_raises_no_alert(engine: Engine) -> None:
+    for _ in range(FAILURES_TO_OPEN - 1):
+        note_outcome(engine, "airalo", TIMEOUT, NOW)
+    switch(engine, NOW, enabled=False)
+    note_outcome(engine, "airalo", TIMEOUT, NOW)
+    assert is_open(engine) == []
+    switch(engine, NOW, enabled=True)
+    assert is_open(engine) == [("circuit_open", "airalo")]

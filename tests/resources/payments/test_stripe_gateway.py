@@ -10,6 +10,7 @@ from esim.errors import PaymentRejected, PaymentUnavailable
 from esim.money import Money
 from esim.ports import CheckoutLine, CheckoutRequest, PaymentGateway
 from resources.payments.stripe import StripeGateway, stripe_gateway
+from resources.payments.stripe_disputes import read_dispute
 from resources.settings import Settings
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -197,6 +198,33 @@ def test_charges_and_refunds_are_listed_with_their_times(gateway: StripeGateway,
     assert listed.created_at >= NOW
     later = NOW + timedelta(hours=1)
     assert list(gateway.charges_since(later)) == list(gateway.refunds_since(later)) == []
+
+
+def test_what_disputes_moved_is_listed(gateway: StripeGateway, web: httpx.Client) -> None:
+    intent = pay(web, gateway.create_checkout(request("0190-paid")).session_id)
+    charge = web.get("/sandbox/charges").json()["charges"][0]["charge_id"]
+    made = web.post("/sandbox/stripe/disputes", json={"charge": charge}).json()
+    web.post(f"/sandbox/stripe/disputes/{made['id']}/close", json={"outcome": "won"}).raise_for_status()
+    back, out = gateway.dispute_movements_since(NOW)
+    assert (out.dispute_id, out.payment_intent) == (back.dispute_id, back.payment_intent) == (made["id"], intent)
+    assert (out.amount, out.fee) == (Money(-3998, "USD"), Money(1500, "USD"))
+    assert (back.amount, back.fee) == (Money(3998, "USD"), Money(0, "USD"))
+    assert out.transaction_id == made["balance_transactions"][0]["id"]
+    assert list(gateway.dispute_movements_since(NOW + timedelta(hours=1))) == []
+
+
+def test_a_dispute_is_read_from_its_event(gateway: StripeGateway, web: httpx.Client) -> None:
+    intent = pay(web, gateway.create_checkout(request("0190-paid")).session_id)
+    charge = web.get("/sandbox/charges").json()["charges"][0]["charge_id"]
+    web.post("/sandbox/stripe/disputes", json={"charge": charge}).raise_for_status()
+    (event,) = gateway.events_since(NOW, ["charge.dispute.created"])
+    dispute = read_dispute(event.raw)
+    assert (dispute.payment_intent, dispute.amount, dispute.status) == (intent, Money(3998, "USD"), "needs_response")
+    assert dispute.answer_by is not None
+    assert list(dispute.movements) == list(gateway.dispute_movements_since(NOW))
+    for broken in ({}, {"id": "du_1", "amount": "1", "currency": "usd"}, {**event.raw, "balance_transactions": [{}]}):
+        with pytest.raises(PaymentRejected, match="cannot be read"):
+            read_dispute(broken)
 
 
 def test_lists_are_read_over_all_their_pages(gateway: StripeGateway, web: httpx.Client) -> None:
