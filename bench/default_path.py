@@ -19,6 +19,7 @@ from sqlalchemy import text
 from bench.order_shop import BenchShop, bench_shop
 from bench.orders import one_by_one
 from cli.ports import free_port
+from cli.processes import leave_on_sigterm
 from pipelines.drain import Drain, DrainLimits
 from resources.order_operations import OrderOperations
 
@@ -80,4 +81,5 @@ def _environment(shop: BenchShop) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    leave_on_sigterm()
     sys.exit(main())

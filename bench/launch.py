@@ -23,7 +23,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from cli.ports import free_port, is_free
-from cli.processes import background
+from cli.processes import background, leave_on_sigterm
 from cli.run import prepare_environment
 from pipelines.warm_runs.tags import BY_DEFAULT, BY_WARM_HOST, is_of_default
 from resources.db.embedded import leave_embedded
@@ -145,4 +145,5 @@ def _wait_until_ended(instance: dg.DagsterInstance, run_id: str) -> None:
 
 
 if __name__ == "__main__":
+    leave_on_sigterm()
     sys.exit(main())

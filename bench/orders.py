@@ -20,6 +20,7 @@ from sqlalchemy import text
 from bench.order_growth import growth
 from bench.order_intake import intake
 from bench.order_shop import BenchShop, CpuShares, Plan, bench_shop
+from cli.processes import leave_on_sigterm
 from resources.db.databases import databases
 
 LATENCIES_MS = (0, 300)
@@ -185,4 +186,5 @@ PARTS: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
+    leave_on_sigterm()
     sys.exit(main(sys.argv[1:]))

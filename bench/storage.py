@@ -25,7 +25,7 @@ from sqlalchemy import Connection, Engine, insert, text
 from assets.catalogue_sync import sync_catalogue
 from assets.dagster_storage import KeepRuns, forget_runs, forget_side_records, forget_skipped_ticks
 from cli.ports import free_ports
-from cli.processes import background
+from cli.processes import background, leave_on_sigterm
 from cli.run import prepare_environment, wait_for
 from resources.catalogue_desk import catalogue_desk
 from resources.db.databases import databases, make_engine
@@ -204,4 +204,5 @@ def _largest(by_table: Mapping[str, int]) -> str:
 
 
 if __name__ == "__main__":
+    leave_on_sigterm()
     sys.exit(main())

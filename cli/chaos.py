@@ -1,7 +1,6 @@
 """`numnaroad chaos`: the public fault campaign, and the recovery scenarios, against a shop of their own."""
 
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -38,12 +37,13 @@ def chaos(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     from chaos.planted import BUGS
     from chaos.runner import Plan, run, run_platform
+    from cli.processes import leave_on_sigterm
 
     if plant and plant not in BUGS:
         raise typer.BadParameter(f"there is no bug {plant!r}; there is {', '.join(BUGS)}")
     if not seeds and (sweep or pauses or recovery or not platform):
         raise typer.BadParameter("without seeds there is only --platform to play")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything started is ended
+    leave_on_sigterm()
     plan = Plan(tuple(range(seed, seed + seeds)), orders, seed, sweep, pauses, recovery, plant)
     free = iter(free_ports(3 * min(processes, seeds)))
     ports = list(zip(free, free, free, strict=True))

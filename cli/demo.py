@@ -5,7 +5,6 @@ fail -> eSIM by e-mail -> margin read from the lake. At the end Stripe, the prov
 """
 
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from rich.console import Console
 from cli.console import make_console
 from cli.demo_steps import Disagreement, Shop
 from cli.own_platform import PARTS, isolated_environment
-from cli.processes import background
+from cli.processes import background, leave_on_sigterm
 from cli.run import prepare_environment, wait_for
 
 _UP_WITHIN_SECONDS = 60
@@ -30,7 +29,7 @@ def demo(
     """Run the main job end to end in a fresh sandbox shop and compare what every side says; exit 1 if they disagree."""
     console = make_console()
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything started is ended
+    leave_on_sigterm()
     folder = Path(tempfile.mkdtemp(prefix="numnaroad-demo-"))
     environment = isolated_environment(folder, {"DRAIN_IDLE_SECONDS": "5", "SENSOR_WAIT_SECONDS": "10"})
     try:

@@ -146,6 +146,8 @@ def _bank_refused(case: Case) -> str:
     cancel_unpaid(case.conn, case.order_id, reason=reason, actor=case.booking.actor, now=booking.now)
     key = f"payment_failed:{case.order_id}"
     enqueue(case.conn, key=key, channel=Channel.MAIL, kind="payment_failed", order_id=case.order_id)
+    text = f"Order {order.display_id} is cancelled: {reason}. The customer is written to; nothing was charged."
+    notices.tell_operations(case.conn, case.order_id, "payment_failed", key, text)
     return "cancelled: payment failed"
 
 

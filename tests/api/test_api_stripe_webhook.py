@@ -193,7 +193,10 @@ def test_a_bank_payment_that_fails_cancels_the_order_and_tells_the_customer(
     row = order_row(engine, order)
     assert (row.status, row.payment_status) == ("cancelled", "failed")
     assert unit_states(engine, order) == ["cancelled", "cancelled"]
-    assert [(notice.channel, notice.kind) for notice in rows(engine, outbox)] == [("mail", "payment_failed")]
+    assert [(notice.channel, notice.kind) for notice in rows(engine, outbox)] == [
+        ("mail", "payment_failed"),
+        ("slack", "payment_failed"),
+    ]
 
 
 def test_a_declined_card_is_noted_and_may_be_followed_by_a_payment(
