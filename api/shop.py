@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from api.curiosity import Curiosity
+from api.intake import Intake
 from api.listener import Listener, OrderWatch
 from api.metrics import Metrics
 from api.middleware.cors import Cors
@@ -26,7 +27,6 @@ from esim.ports import Clock, PaymentEvent, PaymentGateway, Provider
 from resources.db.catalogue_reader import current_version, published_catalogue
 from resources.db.databases import databases, make_engine
 from resources.db.payments import Booking
-from resources.db.together import Together
 from resources.db.vault import Vault
 from resources.db.watch_figures import StoreFigures, store_figures
 from resources.payment_events import TakenEvent, take_first_payments
@@ -51,7 +51,7 @@ class Shop:
     """The state of one app."""
 
     engine: Engine
-    payments: Together[tuple[PaymentEvent, Booking], TakenEvent | None]
+    payments: Intake[tuple[PaymentEvent, Booking], TakenEvent | None]
     vault: Vault
     gateway: PaymentGateway
     payment_threads: CapacityLimiter
@@ -83,7 +83,7 @@ class Shop:
         """
         url = (await run_in_threadpool(databases, self.settings)).operational
         self.engine = make_engine(url, pool_size=20)
-        self.payments = Together(partial(take_first_payments, self.engine))
+        self.payments = Intake(partial(take_first_payments, self.engine))
         self.vault = await run_in_threadpool(Vault.from_settings, self.settings)
         self.gateway = await run_in_threadpool(_gateway, self.settings)
         self.payment_threads = CapacityLimiter(PAYMENT_THREADS)

@@ -26,7 +26,7 @@ EVENTS = ", ".join(f"`{name}`" for name in HANDLERS)
     responses=problems(WEBHOOK_REFUSED, NOT_FOUND, BODY_TOO_LARGE),
     openapi_extra={"requestBody": RAW_JSON},
 )
-def stripe_webhook(
+async def stripe_webhook(
     shop: ShopDep,
     body: RawBody,
     signature: Annotated[str | None, Header(alias="Stripe-Signature")] = None,
@@ -35,7 +35,7 @@ def stripe_webhook(
     if not shop.settings.stripe.credentials["webhook_secret"]:
         raise not_found("Webhooks are not configured: set STRIPE_WEBHOOK_SECRET.")
     try:
-        taken = record_payment_event(shop, body, signature)
+        taken = await record_payment_event(shop, body, signature)
     except WebhookRejected as error:
         shop.metrics.webhooks.labels(SOURCE, "(refused)", "refused").inc()
         raise Problem(WEBHOOK_REFUSED, str(error)) from error

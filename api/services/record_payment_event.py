@@ -1,6 +1,7 @@
 """Take an event of the payment service: verified bytes -> one transaction -> done, or nothing happened."""
 
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
 
 from api.shop import Shop
 from esim.ports import PaymentEvent
@@ -11,7 +12,7 @@ from resources.payment_events import TakenEvent, take_event
 ACTOR = "stripe webhook"
 
 
-def record_payment_event(shop: Shop, body: bytes, signature: str | None) -> TakenEvent:
+async def record_payment_event(shop: Shop, body: bytes, signature: str | None) -> TakenEvent:
     """Verify an event and apply it, once.
 
     Raises:
@@ -20,16 +21,20 @@ def record_payment_event(shop: Shop, body: bytes, signature: str | None) -> Take
     now = shop.clock()
     event = shop.gateway.verify_webhook(body, signature, now)
     booking = Booking(ACTOR, now, shop.settings.customer_deadline_minutes)
-    if taken := _taken_with_others(shop, event, booking):
+    if taken := await _taken_with_others(shop, event, booking):
         return taken
+    return await run_in_threadpool(_taken_alone, shop, event, booking)
+
+
+def _taken_alone(shop: Shop, event: PaymentEvent, booking: Booking) -> TakenEvent:
     with shop.engine.begin() as conn:
         return take_event(conn, event, booking)
 
 
-def _taken_with_others(shop: Shop, event: PaymentEvent, booking: Booking) -> TakenEvent | None:
+async def _taken_with_others(shop: Shop, event: PaymentEvent, booking: Booking) -> TakenEvent | None:
     """Take a plain payment together with those that arrive at the same moment; None for whatever is not plain."""
     try:
-        return shop.payments.submit((event, booking))
+        return await shop.payments.submit((event, booking))
     except STORE_AWAY:
         raise
     except SQLAlchemyError:

@@ -32,8 +32,7 @@ class _Entry(Generic[T, R]):
 class Together(Generic[T, R]):
     """Serves callers in batches: `work` takes items and returns as many results, in order, or raises and did nothing.
 
-    When a batch fails, each of its items is tried alone, so that one that cannot be done harms no other; when the
-    store itself is away, all of them hear so at once.
+    What becomes of a batch that fails is `served`'s to say.
     """
 
     def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], most: int = 100) -> None:
@@ -81,15 +80,24 @@ class Together(Generic[T, R]):
                 entry.woken.set()
 
     def _serve(self, batch: Sequence[_Entry[T, R]]) -> None:
-        try:
-            results = self._work([entry.item for entry in batch])
-        except Exception as error:  # noqa: BLE001 - it is raised again for the callers, each in its own thread
-            if len(batch) > 1 and not isinstance(error, STORE_AWAY):
-                for entry in batch:
-                    self._serve([entry])
-                return
-            for entry in batch:
-                entry.error = error
-            return
-        for entry, result in zip(batch, results, strict=True):
-            entry.result = result
+        for entry, result in zip(batch, served(self._work, [entry.item for entry in batch]), strict=True):
+            if isinstance(result, Exception):
+                entry.error = result
+            else:
+                entry.result = result
+
+
+def served(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> Sequence[R | Exception]:
+    """Return what came of each item: its result, or the error that `work` raised for it.
+
+    When a batch fails, each of its items is tried alone, so that one that cannot be done harms no other; when the
+    store itself is away, all of them hear so at once.
+    """
+    try:
+        return work(items)
+    except STORE_AWAY as error:
+        return [error] * len(items)
+    except Exception as error:  # noqa: BLE001 - it is raised again for the callers, each by itself
+        if len(items) == 1:
+            return [error]
+        return [served(work, [item])[0] for item in items]
