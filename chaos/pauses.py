@@ -58,21 +58,23 @@ def pause_past_the_lease(stage: Stage, seed: int, wait_seconds: float = LEASE_SE
     with stage.shop(f"pauses-{seed}") as shop:
         play = Scripted(shop, f"pauses-{seed}")
         asleep: list[ForkServerProcess] = []
-        for fate, package in fates():
-            play.order(shop.package_ids[package])
-            process = shop.start_drain(fate=fate, workers=1, idle_seconds=0.5, max_seconds=8.0)
-            shop.drains.remove(process)
-            if _falls_asleep(process):
-                asleep.append(process)
-        time.sleep(wait_seconds)
-        late = _goes_on(play)
-        for seconds in (0.0, _SETTLED):  # what they left is looked up, and after the settle time bought elsewhere
-            shop.stage.leap_to(shop.clock.ahead_seconds + seconds)
-            shop.start_drain(workers=10, idle_seconds=0.5, max_seconds=3.0)
-            shop.end_drains(30.0)
-        for process in asleep:
-            os.kill(process.pid or 0, signal.SIGCONT)
-        shop.drains.extend(asleep)
+        try:
+            for fate, package in fates():
+                play.order(shop.package_ids[package])
+                process = shop.start_drain(fate=fate, workers=1, idle_seconds=0.5, max_seconds=8.0)
+                shop.drains.remove(process)
+                if _falls_asleep(process):
+                    asleep.append(process)
+            time.sleep(wait_seconds)
+            late = _goes_on(play)
+            for seconds in (0.0, _SETTLED):  # what they left is looked up, and after the settle time bought elsewhere
+                shop.stage.leap_to(shop.clock.ahead_seconds + seconds)
+                shop.start_drain(workers=10, idle_seconds=0.5, max_seconds=3.0)
+                shop.end_drains(30.0)
+            for process in asleep:
+                os.kill(process.pid or 0, signal.SIGCONT)
+        finally:
+            shop.drains.extend(asleep)  # whatever happens, they end with the shop
         play.tally.add("workers that slept past their lease and woke up", len(asleep))
         play.tally.add("woken workers that did not end by themselves, killed", shop.end_drains(60.0))
         result = play.end()

@@ -147,6 +147,7 @@ def _run_beside(plan: Plan, shares: list[tuple[int, ...]], ports: Sequence[Ports
     finally:
         for process in processes:
             process.terminate()
+        for process in processes:
             process.join()
     report.crashed += [f"it ended with {process.exitcode}" for process in processes if process.exitcode]
 

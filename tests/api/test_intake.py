@@ -2,32 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
-from threading import Event
 
 import pytest
 
 from api.intake import Intake
-
-
-class Counting:
-    """Work that remembers its batches and can be held up."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.begun, self.go_on = Event(), Event()
-
-    def __call__(self, items: Sequence[int]) -> list[int]:
-        self.begun.set()
-        assert self.go_on.wait(20)
-        self.batches.append(list(items))
-        if any(item < 0 for item in items):
-            raise ValueError("a negative number")
-        return [item * 10 for item in items]
+from tests.batched_work import Counting
 
 
 async def behind_a_first(work: Counting, items: Sequence[int], leaves: int | None = None) -> list[object]:
     """Hold up a first request until all `items` wait behind it, one of which may leave; return what each got."""
     intake = Intake(work)
+    work.go_on.clear()
     first = asyncio.create_task(intake.submit(1))
     await asyncio.to_thread(work.begun.wait, 20)
     others = [asyncio.create_task(intake.submit(item)) for item in items]
@@ -61,6 +46,5 @@ def test_one_that_left_harms_no_other_and_a_later_one_is_served() -> None:
 
 def test_what_fails_alone_is_raised() -> None:
     work = Counting()
-    work.go_on.set()
     with pytest.raises(ValueError, match="negative"):
         asyncio.run(Intake(work).submit(-1))

@@ -10,23 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 
 from resources.db.together import Together
-
-
-class Counting:
-    """Work that remembers its batches and can be held up."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.begun, self.go_on = Event(), Event()
-        self.go_on.set()
-
-    def __call__(self, items: Sequence[int]) -> list[int]:
-        self.begun.set()
-        assert self.go_on.wait(20)
-        self.batches.append(list(items))
-        if any(item < 0 for item in items):
-            raise ValueError("a negative number")
-        return [item * 10 for item in items]
+from tests.batched_work import Counting
 
 
 def test_one_alone_is_served_at_once_by_itself() -> None:
