@@ -11,6 +11,7 @@ from resources.db import ledger
 from resources.db.ledger import Account
 from resources.db.notices import tell_operations
 from resources.db.tables import ledger_entries, orders
+from resources.db.transitions import lock_order
 from resources.db.valuation import usd_micros
 
 _ASK_AGAIN = timedelta(minutes=10)
@@ -53,6 +54,7 @@ def book_fee(conn: Connection, due: DueFee, fee: Money) -> bool:
 
     A fee in a currency without a reference rate stays due, and operations are told once.
     """
+    lock_order(conn, due.order_id)  # another payment of it, told of just now, keeps its own fee due
     micros = usd_micros(conn, due.order_id, fee)
     if micros is None:
         text = f"The fee of payment {due.payment_intent} is in {fee.currency}, which has no reference rate: not booked."

@@ -27,13 +27,14 @@ from pipelines.sensors.aftermath import aftermath_sensor
 from pipelines.sensors.paid_orders import MOST_DRAINS, Situation, order_sensors, paid_orders_sensor
 from resources.db import drains, ledger
 from resources.db.databases import Databases
+from resources.db.fees import book_fee, claim_fees
 from resources.db.outbox import enqueue
 from resources.db.payments import Booking, Payment, record_payment
 from resources.db.refunds import request_refund
 from resources.db.tables import esims
 from resources.order_operations import OrderOperations, utc_now
 from resources.settings import PROVIDERS
-from tests.pipelines.actors import accepts, never_hears, rejects, sells_without_answer
+from tests.pipelines.actors import accepts, never_hears, rejects, sells_without_answer, wait_until
 from tests.pipelines.conftest import Shop, Source
 from tests.resources.db.shop import order_state, paid_order, unit_states
 
@@ -384,3 +385,23 @@ def test_fee_of_a_second_payment_is_booked_too(shop: Shop, rows: Rows) -> None:
     assert [row["amount_micros"] for row in fees] == [440_000, 440_000]
     assert fees[-1]["posting_key"] == "fee:pi_second"
     assert rows("select fee_due_at from orders") == [{"fee_due_at": None}]
+
+
+def test_fee_of_a_payment_that_arrives_while_another_is_booked_stays_due(shop: Shop, rows: Rows) -> None:
+    order_id = paid_order(shop.engine)
+    [due] = claim_fees(shop.engine, 1)
+    second = Payment(order_id, "pi_second", "cs_second", Money(499, "USD"), "test")
+
+    def book() -> None:
+        with shop.engine.begin() as conn:
+            book_fee(conn, due, Money(44, "USD"))
+
+    with ThreadPoolExecutor(1) as booking:
+        with shop.engine.begin() as webhook:
+            record_payment(webhook, second, Booking("test", shop.clock.now, 70))
+            booked = booking.submit(book)
+            waits = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            wait_until(lambda: bool(rows(waits)))
+        booked.result(timeout=20)
+    assert rows("select 1 from orders where fee_due_at is not null")
+    assert [fee.payment_intent for fee in claim_fees(shop.engine, 1)] == ["pi_second"]
