@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 from sqlalchemy import Connection, Engine, event
 
+from resources.tls import tls_context
+
 BEFORE, AFTER = "before", "after"
 COMMIT, REQUEST = "commit", "request"
 SURVEY = "survey"
@@ -160,7 +162,9 @@ class WatchedTransport(httpx.BaseTransport):
 
     def __init__(self, slug: str, reaper: Reaper) -> None:
         self._slug, self._reaper = slug, reaper
-        self._inner = httpx.HTTPTransport(limits=httpx.Limits(max_connections=64, max_keepalive_connections=64))
+        self._inner = httpx.HTTPTransport(
+            verify=tls_context(), limits=httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        )
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request."""

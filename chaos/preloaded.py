@@ -9,5 +9,8 @@ import resources.mail.messages
 import resources.mail.slack
 import resources.payments.stripe
 import resources.providers.registry
+from resources.tls import tls_context
+
+tls_context()  # reading the certificates takes a child longer than everything else it does before it works
 
 __all__ = ["api", "pipelines", "resources"]
