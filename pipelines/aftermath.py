@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from threading import Event, Thread
 from time import monotonic
 
@@ -10,6 +11,7 @@ from esim.ports import Refund
 from pipelines.hand_over import AT_ONCE, send_notices
 from pipelines.wakeups import Wakeups
 from resources.db.fees import book_fee, claim_fees
+from resources.db.outbox import late_notices
 from resources.db.refunds import (
     DueRefund,
     claim_refunds,
@@ -23,6 +25,7 @@ from resources.order_operations import OrderTools
 
 PASS_SECONDS = 1.0
 FEE_SECONDS = 5.0
+NOTICES_WAIT = timedelta(seconds=20)  # at most, for paid units that nobody could work yet
 FEES_AT_ONCE = 20
 _log = logging.getLogger("numnaroad.aftermath")
 
@@ -92,7 +95,7 @@ class Aftermath:
     """Sends notices, pays refunds and books payment fees on a thread of its own, as soon as they are due.
 
     While `busy` says that more paid units wait than can be worked, deliveries come first: a customer sees the eSIM on
-    the order's page before the mail. Notices go on at a modest pace then, and fees wait.
+    the order's page before the mail. Notices wait for twenty seconds then and go on at a modest pace; fees wait.
     """
 
     def __init__(self, tools: OrderTools, actor: str, busy: Callable[[], bool]) -> None:
@@ -135,8 +138,14 @@ class Aftermath:
     def _pass(self, ending: bool) -> bool:
         """Do what is due, or a handful of it; return whether more may be due."""
         pay_refunds(self._tools, self._actor)
-        handled = sum(send_notices(self._tools, most=None if ending else AT_ONCE))
+        handled = 0 if self._notices_can_wait(ending) else sum(send_notices(self._tools, None if ending else AT_ONCE))
         if ending or (monotonic() - self._fees_at >= FEE_SECONDS and not self._busy()):
             self._fees_at = monotonic()
             book_fees(self._tools)
         return handled >= AT_ONCE
+
+    def _notices_can_wait(self, ending: bool) -> bool:
+        if ending or not self._busy():
+            return False
+        with self._tools.engine.connect() as conn:
+            return late_notices(conn, NOTICES_WAIT) == 0
