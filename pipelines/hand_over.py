@@ -7,6 +7,7 @@ from functools import partial
 from esim.errors import NoticeError
 from esim.money import Money
 from esim.ports import Mail
+from resources.db.databases import at_once
 from resources.db.notice_facts import OrderFacts, order_facts
 from resources.db.notices import COMPLETED, CONFIRMATION, REFUNDED
 from resources.db.outbox import Channel, DueNotice, Handed, claim_notices, note_not_sent, note_sent
@@ -58,7 +59,7 @@ def _hand_over(tools: OrderTools, told: Together[Handed, None], bundle: Sequence
 
 
 def _note_sent(tools: OrderTools, handed: Sequence[Handed]) -> list[None]:
-    with tools.engine.begin() as conn:
+    with at_once(tools.engine).connect() as conn:
         note_sent(conn, handed)
     return [None] * len(handed)
 
@@ -87,7 +88,7 @@ def render(tools: OrderTools, notice: DueNotice) -> Mail:
     if notice.order_id is None:
         raise NoticeError(f"notice {notice.key} names no order")
     units = [int(n) for n in notice.payload.get("esims", ())]
-    with tools.engine.connect() as conn:
+    with at_once(tools.engine).connect() as conn:
         facts = order_facts(conn, notice.order_id, units, tools.vault)
     if notice.kind == CONFIRMATION:
         return _confirmation(facts)

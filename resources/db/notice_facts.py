@@ -4,15 +4,29 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, text
 
 from esim.errors import NotFound
 from esim.money import Money
-from esim.orders import UnitStatus
 from esim.purchase import EsimProfile
 from resources.db.order_links import order_link
-from resources.db.tables import esims, order_items, orders
 from resources.db.vault import Vault
+
+_ORDER = text(
+    """
+    select o.display_id, o.email, o.currency, o.success_url, o.session_id,
+        (select count(*) from esims e where e.order_id = o.order_id and e.status = 'delivered') as delivered
+    from orders o where o.order_id = :order_id
+    """
+)
+_UNITS = text(
+    """
+    select e.n, e.profile_enc, i.package, i.unit_price_minor
+    from esims e join order_items i on i.item_id = e.item_id
+    where e.order_id = :order_id and e.n = any(:units)
+    order by e.n
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +57,9 @@ def order_facts(conn: Connection, order_id: UUID, units: Collection[int], vault:
     Raises:
         NotFound: there is no such order.
     """
-    order = conn.execute(
-        select(orders.c.display_id, orders.c.email, orders.c.currency, orders.c.success_url, orders.c.session_id).where(
-            orders.c.order_id == order_id
-        )
-    ).one_or_none()
+    order = conn.execute(_ORDER, {"order_id": order_id}).one_or_none()
     if order is None:
         raise NotFound(f"there is no order {order_id}")
-    wanted = (
-        select(esims.c.n, esims.c.profile_enc, order_items.c.package, order_items.c.unit_price_minor)
-        .join_from(esims, order_items, esims.c.item_id == order_items.c.item_id)
-        .where(esims.c.order_id == order_id, esims.c.n.in_(sorted(units)))
-        .order_by(esims.c.n)
-    )
     found = tuple(
         UnitFacts(
             int(row.n),
@@ -63,8 +67,7 @@ def order_facts(conn: Connection, order_id: UUID, units: Collection[int], vault:
             Money(int(row.unit_price_minor), str(order.currency)),
             vault.decrypt_profile(bytes(row.profile_enc)) if row.profile_enc else None,
         )
-        for row in conn.execute(wanted)
+        for row in conn.execute(_UNITS, {"order_id": order_id, "units": sorted(units)})
     )
-    delivered = select(func.count()).where(esims.c.order_id == order_id, esims.c.status == UnitStatus.DELIVERED)
     link = order_link(order.success_url, order.session_id, order_id, vault)
-    return OrderFacts(order_id, order.display_id, order.email, link, found, int(conn.scalar(delivered) or 0))
+    return OrderFacts(order_id, order.display_id, order.email, link, found, int(order.delivered))

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, text, update
+from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from resources.db.documents import document
@@ -27,6 +27,13 @@ INSERT_NOTICES = """
     on conflict (key) do nothing
 """
 _QUEUE = text(INSERT_NOTICES)
+_SENT = text(
+    """
+    update outbox o set sent_at = now(), carrier_id = w.carrier_id, last_error = null
+    from jsonb_to_recordset(cast(:rows as jsonb)) as w(outbox_id bigint, carrier_id text)
+    where o.outbox_id = w.outbox_id
+    """
+)
 
 
 class Channel(StrEnum):
@@ -115,9 +122,8 @@ class Handed:
 
 def note_sent(conn: Connection, handed: Sequence[Handed]) -> None:
     """Note that notices were handed over."""
-    rows = [{"outbox_key": one, "carrier": bundle.carrier_id} for bundle in handed for one in bundle.outbox_ids]
-    sent = update(outbox).where(outbox.c.outbox_id == bindparam("outbox_key"))
-    conn.execute(sent.values(sent_at=func.now(), carrier_id=bindparam("carrier"), last_error=None), rows)
+    rows = [{"outbox_id": one, "carrier_id": bundle.carrier_id} for bundle in handed for one in bundle.outbox_ids]
+    conn.execute(_SENT, {"rows": document(rows)})
 
 
 def note_not_sent(conn: Connection, notice: DueNotice, error: str) -> None:
