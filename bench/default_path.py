@@ -18,8 +18,7 @@ from sqlalchemy import text
 
 from bench.order_shop import BenchShop, bench_shop
 from bench.orders import one_by_one
-from cli.ports import free_port
-from cli.processes import leave_on_sigterm
+from cli.processes import ROOT, leave_on_sigterm
 from pipelines.drain import Drain, DrainLimits
 from resources.order_operations import OrderOperations
 
@@ -55,16 +54,12 @@ def main() -> int:
     with bench_shop(0, parts=("sandbox", "api")) as shop, tempfile.TemporaryDirectory() as home, ExitStack() as stack:
         (Path(home) / "dagster.yaml").write_text(_INSTANCE)
         environment = _environment(shop) | {"DAGSTER_HOME": home}
-        port = str(free_port())
-        location = ["--python-module", "bench.default_path"]
-        bin_ = Path(sys.executable).parent
-        for command in (
-            [str(bin_ / "dagster"), "api", "grpc", *location, "--host", "127.0.0.1", "--port", port],
-            [str(bin_ / "dagster-daemon"), "run", *location],
-        ):
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
+        command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "--module-name", "bench.default_path"]
+        daemon = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        stack.callback(daemon.wait)
+        stack.callback(daemon.terminate)
         shop.place(1, paid=True)
         if not shop.wait_until("select count(*) from esims where status = 'delivered'", 1, 180):
             sys.exit("the default path delivered nothing in three minutes")
