@@ -31,6 +31,7 @@ _INCOMPLETE = text("select count(*) from orders where order_id = any(:ids) and s
 _LEFT_LYING = text("select count(*) from esims where order_id = any(:ids) and status in ('queued', 'working')")
 _LOOK_SECONDS = 0.25
 _CAPACITY = 6
+_MOST_DRAINS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,9 @@ class Supervisor:
         now = self._shop.clock()
         with self._engine.connect() as conn:
             waiting, room = waiting_units(conn, now), drains.room(conn, now)
-        return Situation(waiting, room.drains, room.units, max(0, len(self.alive) - room.drains), _CAPACITY)
+        return Situation(
+            waiting, room.drains, room.units, max(0, len(self.alive) - room.drains), _CAPACITY, _MOST_DRAINS
+        )
 
 
 Breakage = Callable[[Shop, Supervisor], None]

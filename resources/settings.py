@@ -4,6 +4,7 @@
 every variable that is missing.
 """
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -100,6 +101,8 @@ class Settings(BaseSettings):
     allowed_loss_minor_usd: Annotated[int, Field(ge=0)] = 0
     customer_deadline_minutes: Annotated[int, Field(ge=1)] = 70
     drain_workers: Annotated[int, Field(ge=1, le=256)] = 64
+    # One a processor: more of them than that only take work from each other, and write in smaller batches.
+    max_drains: Annotated[int, Field(ge=1, le=16)] = min(4, max(2, os.cpu_count() or 2))
     drain_idle_seconds: float = 30.0
     drain_max_seconds: float = 600.0
     sensor_wait_seconds: Annotated[float, Field(ge=0, le=50)] = 40.0

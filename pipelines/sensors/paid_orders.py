@@ -20,7 +20,6 @@ from resources.db import drains
 from resources.db.order_store import waiting_units
 from resources.order_operations import OrderTools, ToolSource
 
-MOST_DRAINS = 4
 _LOOK_AGAIN_SECONDS = 2.0
 _LEAVE_TO_DRAINS_SECONDS = 0.25  # a drain with room takes what was paid; looking at once would only slow it down
 
@@ -34,6 +33,7 @@ class Situation:
     room: int
     starting: int
     capacity: int  # of one drain
+    most: int  # drains at a time
 
 
 def decide(now: Situation) -> int | str:
@@ -43,7 +43,7 @@ def decide(now: Situation) -> int | str:
     room = now.room + now.starting * now.capacity
     if room >= now.waiting:
         return f"{now.waiting} units wait; {now.drains} drains alive and {now.starting} starting have room for {room}"
-    allowed = MOST_DRAINS - now.drains - now.starting
+    allowed = now.most - now.drains - now.starting
     if allowed <= 0:
         return f"{now.waiting} units wait; {now.drains + now.starting} drains are the most there may be"
     return min(allowed, -(-(now.waiting - room) // now.capacity))
@@ -79,12 +79,12 @@ def paid_orders_sensor(
 
 def situation(tools: OrderTools, instance: dg.DagsterInstance) -> Situation:
     """Read what waits and who could take it."""
-    now = tools.clock()
+    now, most = tools.clock(), tools.settings.max_drains
     with tools.engine.connect() as conn:
         waiting, room = waiting_units(conn, now), drains.room(conn, now)
-        young = young_runs(instance, provision_orders.name, 2 * MOST_DRAINS) if waiting else []
+        young = young_runs(instance, provision_orders.name, 2 * most) if waiting else []
         starting = drains.unregistered(conn, young)
-    return Situation(waiting, room.drains, room.units, starting, tools.settings.drain_workers)
+    return Situation(waiting, room.drains, room.units, starting, tools.settings.drain_workers, most)
 
 
 order_sensors: list[dg.SensorDefinition] = [paid_orders_sensor, aftermath_sensor]

@@ -24,7 +24,7 @@ from pipelines.order_schedules import (
 from pipelines.provisioning import provision_orders
 from pipelines.sensors import aftermath, paid_orders
 from pipelines.sensors.aftermath import aftermath_sensor
-from pipelines.sensors.paid_orders import MOST_DRAINS, Situation, order_sensors, paid_orders_sensor
+from pipelines.sensors.paid_orders import Situation, order_sensors, paid_orders_sensor
 from resources.db import drains, ledger
 from resources.db.databases import Databases
 from resources.db.fees import book_fee, claim_fees
@@ -211,15 +211,15 @@ def test_refund_that_is_refused_for_good_needs_a_person(shop: Shop, rows: Rows) 
     assert any("needs a person" in text for _, text in shop.notifier.posted)
 
 
-@given(st.builds(Situation, *[st.integers(0, 100)] * 4, st.integers(1, 32)))
+@given(st.builds(Situation, *[st.integers(0, 100)] * 4, st.integers(1, 32), st.integers(1, 8)))
 def test_sensor_starts_drains_only_for_what_has_no_room(now: Situation) -> None:
     decision = paid_orders.decide(now)
     if isinstance(decision, int):
         assert now.waiting > now.room
-        assert 1 <= decision <= MOST_DRAINS - now.drains - now.starting
+        assert 1 <= decision <= now.most - now.drains - now.starting
     else:
         assert any(character.isdigit() for character in decision)
-        full = now.drains + now.starting >= MOST_DRAINS
+        full = now.drains + now.starting >= now.most
         assert now.waiting <= now.room + now.starting * now.capacity or full
 
 
