@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -148,11 +149,13 @@ class _Storm:
 
     def _pause_a_worker(self) -> None:
         process = self._rng.choice(self._shop.drains)
+        seconds = self._rng.uniform(0.1, 0.5)
         if process.exitcode is None and process.pid is not None:
-            os.kill(process.pid, signal.SIGSTOP)
-            time.sleep(self._rng.uniform(0.1, 0.5))
-            os.kill(process.pid, signal.SIGCONT)
-            self.tally.add("worker stopped and continued within its lease")
+            with suppress(ProcessLookupError):  # its fate was quicker
+                os.kill(process.pid, signal.SIGSTOP)
+                time.sleep(seconds)
+                os.kill(process.pid, signal.SIGCONT)
+                self.tally.add("worker stopped and continued within its lease")
 
     def _kill_the_api(self) -> None:
         self._shop.kill_api()
