@@ -39,7 +39,7 @@ def heal_lost_events(outside: Outside, tally: Tally, within: float = _WEBHOOKS_W
     while time.monotonic() < until:
         events = outside.read("/sandbox/stripe/events")["events"]
         for event in events:
-            if event["state"] in {"lost", "failed"}:
+            if event["state"] in _LOST:
                 outside.http.post(f"/sandbox/stripe/events/{event['id']}/resend").raise_for_status()
                 tally.add("lost webhooks sent again from the payment service's dashboard", event["id"] not in sent)
                 sent.add(event["id"])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from esim.catalogue import CataloguePage, OfferKind, ProviderOffer
+from esim.disputes import DisputeMovement
 from esim.errors import NoticeError, PaymentRejected, ProviderError, ProviderRejected, WebhookRejected
 from esim.money import Cost, Money
 from esim.ports import (
@@ -18,7 +19,6 @@ from esim.ports import (
     Charge,
     CheckoutRequest,
     CheckoutSession,
-    DisputeMovement,
     ListedRefund,
     Mail,
     PaymentEvent,

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from esim.catalogue import CataloguePage, ProviderOffer
+from esim.disputes import DisputeMovement
 from esim.money import Cost, Money
 from esim.purchase import (
     CancelOutcome,
@@ -271,30 +272,6 @@ class ListedRefund:
 
     refund: Refund
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class DisputeMovement:
-    """Money that a dispute moved: `amount` is what it adds to our balance (withdrawn is negative), less `fee`."""
-
-    transaction_id: str
-    dispute_id: str
-    payment_intent: str
-    amount: Money
-    fee: Money
-    made_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Dispute:
-    """A payment that the customer's bank questions, as the payment service knows it, with what moved so far."""
-
-    dispute_id: str
-    payment_intent: str
-    amount: Money
-    status: str  # needs_response, under_review, won, lost; warning_...: an inquiry, nothing is withdrawn
-    answer_by: datetime | None
-    movements: tuple[DisputeMovement, ...] = ()
 
 
 class PaymentGateway(Protocol):

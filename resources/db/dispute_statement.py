@@ -6,8 +6,8 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, text
 
+from esim.disputes import DisputeMovement
 from esim.money import exponent
-from esim.ports import DisputeMovement
 from resources.db.book_rules import Rule
 from resources.db.findings import Finding
 

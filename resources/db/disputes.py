@@ -12,9 +12,9 @@ from uuid import UUID
 from sqlalchemy import Connection, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from esim.disputes import Dispute, DisputeMovement
 from esim.money import Cost, Money
 from esim.orders import UnitStatus
-from esim.ports import Dispute, DisputeMovement
 from resources.db import ledger, notices
 from resources.db.refund_events import Teller
 from resources.db.tables import dispute_movements, disputes, ledger_entries, orders

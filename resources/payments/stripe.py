@@ -14,9 +14,10 @@ from typing import Any
 
 import stripe
 
+from esim.disputes import DisputeMovement
 from esim.errors import PaymentError, PaymentRejected, PaymentServiceFault, PaymentUnavailable, WebhookRejected
 from esim.money import Money
-from esim.ports import Charge, CheckoutRequest, CheckoutSession, DisputeMovement, ListedRefund, PaymentEvent, Refund
+from esim.ports import Charge, CheckoutRequest, CheckoutSession, ListedRefund, PaymentEvent, Refund
 from resources.payments.stripe_disputes import listed_movement
 from resources.payments.stripe_objects import (
     read_charge,

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from esim.disputes import Dispute, DisputeMovement
 from esim.errors import InvalidMoney, PaymentRejected
-from esim.ports import Dispute, DisputeMovement
 from resources.payments.stripe_objects import Json, id_of, moment, whole_money
 
 CATEGORIES = frozenset({"dispute", "dispute_reversal"})

@@ -28,10 +28,11 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Connection, Engine, text
 
+from esim.disputes import Dispute, DisputeMovement
 from esim.errors import LeaseLost
 from esim.money import Cost, Money
 from esim.orders import UnitStatus, status_from_units
-from esim.ports import Dispute, DisputeMovement, Provider, Refund
+from esim.ports import Provider, Refund
 from esim.provisioning import BuyableOffer, Exhausted, Skipped, Waiting
 from esim.purchase import (
     ErrorType,

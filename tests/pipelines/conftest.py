@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import cast
 
+import httpx
 import pytest
 from sqlalchemy import Engine
 
@@ -10,6 +11,7 @@ from esim.ports import PaymentGateway
 from pipelines.drain import Drain, DrainLimits, DrainReport
 from resources.order_operations import OrderTools
 from resources.settings import Settings
+from sandbox.serve import Served
 from tests.pipelines.actors import HandClock, RefundingGateway, RememberingMailer, RememberingNotifier, ScriptedProvider
 from tests.pipelines.scripted_gateway import Account
 from tests.resources.db.shop import NOW, OfferSpec, open_shop
@@ -102,3 +104,11 @@ def rows(engine: Engine) -> Callable[[str], list[dict[str, object]]]:
             return [dict(row) for row in conn.execute(text(statement)).mappings()]
 
     return read
+
+
+@pytest.fixture
+def sandbox(running: Served) -> Iterator[httpx.Client]:
+    """A client for the control routes of the module's sandbox, which has just been reset."""
+    with httpx.Client(base_url=running.base_url, timeout=10) as client:
+        client.post("/sandbox/reset").raise_for_status()
+        yield client

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from esim.disputes import DisputeMovement
 from esim.errors import PaymentError, PaymentRejected
 from esim.money import Money
-from esim.ports import Charge, CheckoutSession, DisputeMovement, ListedRefund, PaymentEvent, Refund
+from esim.ports import Charge, CheckoutSession, ListedRefund, PaymentEvent, Refund
 from tests.pipelines.actors import RefundingGateway
 
 

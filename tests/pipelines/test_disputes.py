@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from esim.disputes import DisputeMovement
 from esim.errors import PaymentRejected, Refused
 from esim.money import Money
-from esim.ports import DisputeMovement, PaymentEvent
+from esim.ports import PaymentEvent
 from pipelines.prove_books import prove_books
 from pipelines.reconcile_payments import reconcile_payments
 from resources.db import ledger

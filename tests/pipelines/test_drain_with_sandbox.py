@@ -44,13 +44,6 @@ def running() -> Iterator[Served]:
 
 
 @pytest.fixture
-def sandbox(running: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running.base_url, timeout=10) as client:
-        client.post("/sandbox/reset").raise_for_status()
-        yield client
-
-
-@pytest.fixture
 def clock() -> LeapingClock:
     return LeapingClock()
 

@@ -32,13 +32,6 @@ def running() -> Iterator[Served]:
 
 
 @pytest.fixture
-def sandbox(running: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running.base_url, timeout=10) as client:
-        client.post("/sandbox/reset").raise_for_status()
-        yield client
-
-
-@pytest.fixture
 def tools(settings: Settings, running: Served) -> Iterator[OrderTools]:
     place = urlsplit(running.base_url)
     tools = OrderTools(settings.model_copy(update={"host": place.hostname, "sandbox_port": place.port}))
