@@ -42,6 +42,10 @@ _UNDONE = (
     "select (select count(*) from esims where status in ('queued', 'working', 'pending', 'unknown'))"
     " + (select count(*) from outbox where sent_at is null)"
 )
+_FIRST_RUNS = (
+    "select count(*) from runs where pipeline_name <> 'provision_orders'"
+    " and status in ('NOT_STARTED', 'QUEUED', 'STARTING', 'STARTED')"
+)
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,26 @@ class BenchShop:
 
     def settle(self, seconds: float = 300) -> float:
         """Wait until nothing is in work and every notice is out; return how long that took."""
+        return self._wait_for_none(self.engine, _UNDONE, "orders or notices", seconds)
+
+    def finish_start(self, seconds: float = 120) -> None:
+        """Wait until what only a first catalogue sets off is done, so that an established shop is measured."""
+        runs = make_engine(databases(self.settings).dagster, pool_size=1)
+        try:
+            self._wait_for_none(runs, _FIRST_RUNS, "runs of the first catalogue", seconds)
+        finally:
+            runs.dispose()
+
+    @staticmethod
+    def _wait_for_none(engine: Engine, statement: str, what: str, seconds: float) -> float:
         started = time.monotonic()
-        while self.number(_UNDONE):
+        while True:
+            with engine.connect() as conn:
+                if not conn.scalar(text(statement)):
+                    return time.monotonic() - started
             if time.monotonic() - started > seconds:
-                sys.exit("orders or notices were still waiting after all this time")
+                sys.exit(f"{what} were still waiting after all this time")
             time.sleep(0.2)
-        return time.monotonic() - started
 
 
 def _order(plan: Plan, now: datetime, *, paid: bool) -> dict[str, list[dict[str, Any]]]:

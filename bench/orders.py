@@ -91,6 +91,7 @@ def throughput() -> None:
             shop.place(64, paid=True)
             shop.wait_until(DELIVERED, 64, 90)
             shop.settle()
+            shop.finish_start()
             done = shop.number(DELIVERED)
             with CpuShares(shop) as shares:
                 started = time.monotonic()

@@ -77,17 +77,20 @@ def ensure_databases(urls: Databases) -> None:
                     continue  # another process was quicker
 
 
-def make_engine(url: str, *, pool_size: int = 10, idle_transaction_seconds: int = 0) -> Engine:
+def make_engine(
+    url: str, *, pool_size: int = 10, overflow: int | None = None, idle_transaction_seconds: int = 0
+) -> Engine:
     """Return a pooled engine on psycopg 3 for a libpq URL; sessions work in UTC.
 
-    A transaction in which nothing was asked for `idle_transaction_seconds` is ended by the server (0: never), so that
-    a process that stands still does not keep what it locked.
+    `pool_size` connections are kept, and `overflow` more (as many again, when not given) are opened under pressure and
+    closed after their use. A transaction in which nothing was asked for `idle_transaction_seconds` is ended by the
+    server (0: never), so that a process that stands still does not keep what it locked.
     """
     options = f"-c timezone=UTC -c idle_in_transaction_session_timeout={idle_transaction_seconds * 1000}"
     engine = create_engine(
         url.replace("postgresql://", "postgresql+psycopg://", 1),
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=pool_size if overflow is None else overflow,
         pool_use_lifo=True,
         hide_parameters=True,  # errors reach logs; what they were about must not
         connect_args={"options": options, "connect_timeout": 10},

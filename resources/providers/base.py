@@ -38,6 +38,7 @@ NO_SLOT_WAIT_SECONDS = 2.0
 # Servers close idle connections, after 5 s at the earliest. A purchase that leaves on one in that very moment is lost
 # without a clear answer, and its customer waits for the settle time: a fresh connection is cheaper.
 KEEP_ALIVE_SECONDS = 4.0
+MOST_CONNECTIONS = 256  # as many as a drain may have workers: none waits for another one's purchase
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,11 @@ class ProviderHttp:
             verify=tls_context(),
             base_url=base_url.rstrip("/") + "/",
             timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=KEEP_ALIVE_SECONDS),
+            limits=httpx.Limits(
+                max_connections=MOST_CONNECTIONS,
+                max_keepalive_connections=MOST_CONNECTIONS,
+                keepalive_expiry=KEEP_ALIVE_SECONDS,
+            ),
             transport=transport,
             follow_redirects=False,
             headers={"Accept": "application/json", "User-Agent": "NumnaRoad"},
