@@ -1,9 +1,12 @@
 """The API's description turned into what the reference page shows: no script from elsewhere, readable offline."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from markupsafe import Markup, escape
 
 Json = Mapping[str, Any]
 _VERBS = ("get", "post")
@@ -57,6 +60,11 @@ def reference(schema: Json) -> Sequence[Group]:
         Group(tag["name"], tag["description"], [operation for operation in found if tags[operation.id] == tag["name"]])
         for tag in schema["tags"]
     ]
+
+
+def with_code(text: str) -> Markup:
+    """Return text for a page, with what stands between backticks set as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def _operation(schema: Json, path: str, verb: str, entry: Json) -> Operation:

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 from sqlalchemy import Engine
 
+from assets.operations import GROUP
 from resources.db.findings import OpenFinding, count_open, open_findings
 from resources.order_operations import ToolSource
 
@@ -31,7 +32,7 @@ def check_name(side: str) -> str:
 
 @dg.asset(
     key=KEY,
-    group_name="ops",
+    group_name=GROUP,
     owners=["team:operations"],
     kinds={"postgres"},
     check_specs=[

@@ -14,7 +14,7 @@ from starlette.staticfiles import PathLike, StaticFiles
 from starlette.types import Scope
 
 from api.deps import ShopDep
-from api.docs_page import reference
+from api.docs_page import reference, with_code
 from api.errors import KINDS, not_found
 from api.middleware.headers import PAGE_POLICY
 from api.services import storefront_page as view
@@ -80,6 +80,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {"money": view.money, "assets": _digest()}
+    environment.filters["with_code"] = with_code
     return environment
 
 

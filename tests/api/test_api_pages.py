@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from api.docs_page import with_code
 from resources.settings import Settings
 from tests.api.baskets import placed
 from tests.api.catalogue_rows import package_row, publish
@@ -41,6 +42,13 @@ def _check_policy(api: ServedApi, path: str) -> None:
     assert "<script>" not in body
     assert "onclick" not in body
     assert "style=" not in body
+
+
+def test_the_reference_sets_names_as_code(api: ServedApi) -> None:
+    page = api.client.get("/docs").text
+    assert "Unchanged since the answer whose <code>ETag</code> is in <code>If-None-Match</code>." in page
+    assert "`" not in page
+    assert with_code("<b> & `<i>`") == "&lt;b&gt; &amp; <code>&lt;i&gt;</code>"
 
 
 def test_the_api_answers_with_a_policy_that_allows_nothing(api: ServedApi) -> None:
