@@ -23,9 +23,10 @@ from pipelines.unit_work import UnitReport, look_up_attempt, look_up_late, work_
 from pipelines.wakeups import Wakeups, wakeups
 from resources.db import drains
 from resources.db.attempts import Lease
+from resources.db.candidates import Candidates
 from resources.db.inbox import LateArrival, work_provider_event
 from resources.db.leases import extend_leases, reclaim_expired
-from resources.db.order_store import claim_open_units, claim_units, due_in_seconds
+from resources.db.order_store import Claim, claim_open_units, claim_units, due_in_seconds
 from resources.order_operations import OrderTools
 
 BEAT_SECONDS = 1.0
@@ -183,12 +184,20 @@ class Drain:
         )
         self._claimed_at, self._more_wait = taken_at, len(claims) == room
         leases = [Lease(claim, taken_at) for claim in claims]
+        found = self._offers(claims)
         self._leases |= {lease.claim.esim_id: lease for lease in leases}
-        found = tools.desk.offers([claim.sale for claim in claims]) if claims else []
         return [
             (lease, partial(work_unit, tools, lease, self._run_id, offers))
             for lease, offers in zip(leases, found, strict=True)
         ]
+
+    def _offers(self, claims: Sequence[Claim]) -> Sequence[Candidates | None]:
+        """Look for the offers of all claimed units at once; where that fails, each worker looks for its own."""
+        try:
+            return self._tools.desk.offers([claim.sale for claim in claims]) if claims else []
+        except Exception as error:  # noqa: BLE001 - one unit's offers must not end the others' drain
+            _log.exception("the look for offers broke off: %s", type(error).__name__)
+            return [None] * len(claims)
 
     def _late(self) -> list[LateArrival]:
         """Work fresh provider events; return attempts that may have bought something after all."""

@@ -66,6 +66,8 @@ Handler = Callable[[Case], str]
 def take_event(conn: Connection, event: PaymentEvent, booking: Booking) -> TakenEvent:
     """Apply an authentic event, once: whoever brings it a second time changes nothing."""
     order_id = order_of_event(conn, event)
+    if order_id is not None:
+        lock_order(conn, order_id)  # before the event's row, as a batch of payments does
     if not inbox.record(conn, SOURCE, event.event_id, event.type, order_id, "received"):
         return TakenEvent(event.type, DUPLICATE, order_id)
     handled = _apply(conn, event, order_id, booking)

@@ -11,7 +11,7 @@ from time import monotonic
 import psycopg
 from psycopg import sql
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -97,6 +97,7 @@ def make_engine(
     )
     event.listen(engine, "checkout", _ask_idle)
     event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "handle_error", _hide_rows)
     return engine
 
 
@@ -104,6 +105,15 @@ def make_engine(
 def at_once(engine: Engine) -> Engine:
     """Return `engine` for statements that are a transaction each, without the two round trips of BEGIN and COMMIT."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _hide_rows(context: ExceptionContext) -> None:
+    """Leave only what failed in an error's text: the server adds the row it was about, and errors reach logs."""
+    error, shown = context.original_exception, context.sqlalchemy_exception
+    if isinstance(error, psycopg.Error) and error.diag.message_detail and error.diag.message_primary:
+        error.args = (error.diag.message_primary,)
+        if shown is not None:
+            shown.args = (f"({type(error).__module__}.{type(error).__qualname__}) {error.diag.message_primary}",)
 
 
 def _note_use(connection: psycopg.Connection, record: ConnectionPoolEntry) -> None:

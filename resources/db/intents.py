@@ -1,7 +1,8 @@
 """Intents and clearances of purchases, many in one statement each.
 
 An intent is written only while its unit is still its worker's; two unique indexes are the last line of defence (one
-open or successful attempt per unit, one open attempt per slot), and what they refuse is simply not written. A
+open or successful attempt per unit, one open attempt per slot), and what they refuse is simply not written. Slots are
+taken in the order of their names, since whoever wants one that another batch has just written waits for that batch. A
 clearance moves an intent to `prepared` only while the lease runs.
 """
 
@@ -35,6 +36,7 @@ _WRITE = text(
         w.failover_step, w.provider, w.offer_id, w.provider_package_id, w.package_name, w.order_hints, w.reference,
         w.fence, w.expected_cost, w.ceiling_cost, w.currency, 'intent', w.slot, w.run_id, w.started_at
     from wanted w join mine on mine.esim_id = w.esim_id
+    order by w.slot
     on conflict do nothing
     returning reference, attempt_id
     """

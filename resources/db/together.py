@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from threading import Event, Lock
 from typing import Generic, TypeVar
 
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from psycopg.errors import DeadlockDetected
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 T = TypeVar("T")
@@ -95,9 +96,11 @@ def served(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> Se
     """
     try:
         return work(items)
-    except STORE_AWAY as error:
-        return [error] * len(items)
     except Exception as error:  # noqa: BLE001 - it is raised again for the callers, each by itself
-        if len(items) == 1:
-            return [error]
+        if len(items) == 1 or (isinstance(error, STORE_AWAY) and not _deadlocked(error)):
+            return [error] * len(items)
         return [served(work, [item])[0] for item in items]
+
+
+def _deadlocked(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and isinstance(error.orig, DeadlockDetected)

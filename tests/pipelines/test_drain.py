@@ -59,6 +59,20 @@ def test_clear_refusal_goes_to_the_next_offer(shop: Shop, rows: Rows) -> None:
     assert [tuple(row.values()) for row in attempts] == [("airalo", "rejected", 0), ("esim_go", "provisioned", 1)]
 
 
+def test_a_failing_look_for_offers_ends_no_drain(shop: Shop, rows: Rows) -> None:
+    order_id = paid_order(shop.engine)
+    rename = "alter table {} rename to {}"
+    with shop.engine.begin() as conn:
+        conn.execute(text(rename.format("offers", "offers_away")))
+    assert shop.drain().errors == 1
+    assert rows("select lease_until from esims") == [{"lease_until": shop.clock.now + timedelta(seconds=60)}]
+    with shop.engine.begin() as conn:
+        conn.execute(text(rename.format("offers_away", "offers")))
+    shop.clock.advance(seconds=61)
+    shop.drain(idle_seconds=0.5)
+    assert (order_state(shop.engine, order_id), shop.sold) == ("completed", 1)
+
+
 def test_timeout_after_send_does_not_try_next_provider(shop: Shop) -> None:
     shop.cheap.script.append(sells_without_answer)
     order_id = paid_order(shop.engine)

@@ -7,6 +7,7 @@ from threading import Event
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.errors import DeadlockDetected
 from sqlalchemy.exc import OperationalError
 
 from resources.db.together import Together
@@ -67,6 +68,16 @@ def test_all_hear_at_once_that_the_store_is_away() -> None:
     results = served_together(Away(), [2, 3, 4])
     assert [type(result) for result in results] == [OperationalError] * 3
     assert calls == [1, 3]
+
+
+def test_a_batch_that_waited_in_a_circle_is_served_one_by_one() -> None:
+    class Circling(Counting):
+        def __call__(self, items: Sequence[int]) -> list[int]:
+            if len(items) > 1:
+                raise OperationalError("insert", {}, DeadlockDetected("deadlock detected"))
+            return super().__call__(items)
+
+    assert served_together(Circling(), [2, 3, 4]) == [20, 30, 40]
 
 
 def test_a_leader_that_is_torn_away_leaves_nobody_waiting() -> None:
