@@ -18,7 +18,7 @@ from esim.orders import UnitStatus
 from resources.db import ledger, notices
 from resources.db.refund_events import Teller
 from resources.db.tables import dispute_movements, disputes, ledger_entries, orders
-from resources.db.transitions import Event, OrderRow, lock_order, lock_units, note
+from resources.db.transitions import Event, OrderRow, lock_order, lock_orders, lock_units, note
 from resources.db.valuation import share_of_payment, usd_micros
 
 WITHDRAWN = frozenset({"needs_response", "under_review"})
@@ -71,12 +71,14 @@ def take_up_overlooked(conn: Connection, teller: Teller) -> int:
     """
     d, m = disputes.c, dispute_movements.c
     late = select(orders.c.order_id, d.payment_intent).join(disputes, d.payment_intent == orders.c.payment_intent)
-    found = conn.execute(late.where(d.order_id.is_(None)).order_by(orders.c.order_id)).all()
-    for row in found:
-        take_up_disputes(conn, lock_order(conn, row.order_id), row.payment_intent, teller)
+    found = conn.execute(late.where(d.order_id.is_(None))).all()
     unbooked = select(d.order_id, d.dispute_id).join(dispute_movements, m.dispute_id == d.dispute_id)
-    unbooked = unbooked.where(m.booked_at.is_(None), d.order_id.is_not(None)).distinct().order_by(d.order_id)
-    booked = [_book(conn, lock_order(conn, row.order_id), row.dispute_id) for row in conn.execute(unbooked).all()]
+    unbooked = unbooked.where(m.booked_at.is_(None), d.order_id.is_not(None)).distinct()
+    waiting = conn.execute(unbooked).all()
+    locked = lock_orders(conn, {row.order_id for row in (*found, *waiting)})
+    for row in found:
+        take_up_disputes(conn, locked[row.order_id], row.payment_intent, teller)
+    booked = [_book(conn, lock_order(conn, row.order_id), row.dispute_id) for row in waiting]
     return len(found) + sum(booked)
 
 
