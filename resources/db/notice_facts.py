@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from esim.errors import NotFound
 from esim.money import Money
+from esim.orders import UnitStatus
 from esim.purchase import EsimProfile
 from resources.db.order_links import order_link
 from resources.db.vault import Vault
@@ -21,7 +22,7 @@ _ORDER = text(
 )
 _UNITS = text(
     """
-    select e.n, e.profile_enc, i.package, i.unit_price_minor
+    select e.n, e.status, e.profile_enc, i.package, i.unit_price_minor
     from esims e join order_items i on i.item_id = e.item_id
     where e.order_id = :order_id and e.n = any(:units)
     order by e.n
@@ -31,11 +32,12 @@ _UNITS = text(
 
 @dataclass(frozen=True, slots=True)
 class UnitFacts:
-    """One eSIM of an order as a mail shows it; `profile` is None when it was not delivered."""
+    """One eSIM of an order as a mail shows it; `profile` is None when it was never delivered."""
 
     n: int
     package_name: str
     price: Money
+    delivered: bool  # still: one that was paid back since is the customer's no more
     profile: EsimProfile | None = field(repr=False)
 
 
@@ -65,6 +67,7 @@ def order_facts(conn: Connection, order_id: UUID, units: Collection[int], vault:
             int(row.n),
             str(row.package.get("name", "")),
             Money(int(row.unit_price_minor), str(order.currency)),
+            row.status == UnitStatus.DELIVERED,
             vault.decrypt_profile(bytes(row.profile_enc)) if row.profile_enc else None,
         )
         for row in conn.execute(_UNITS, {"order_id": order_id, "units": sorted(units)})

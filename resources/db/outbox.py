@@ -10,12 +10,14 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from resources.db.databases import at_once
 from resources.db.documents import document
 from resources.db.tables import outbox
 
 MOST_ATTEMPTS = 200  # about eight days; what cannot be delivered by then is shown, not tried
 TELL_AFTER_ATTEMPTS = 10  # about an hour and a half: the carrier or its key is wrong
 _IN_FLIGHT = timedelta(seconds=120)  # nobody else sends the same notice while one does
+FRESH_SECONDS = 20.0  # a claim older than this is renewed before the notice leaves: what a carrier takes must fit in
 _RETRY_FIRST = timedelta(seconds=5)
 _RETRY_MOST = timedelta(hours=1)
 
@@ -32,6 +34,14 @@ _SENT = text(
     update outbox o set sent_at = now(), carrier_id = w.carrier_id, last_error = null
     from jsonb_to_recordset(cast(:rows as jsonb)) as w(outbox_id bigint, carrier_id text)
     where o.outbox_id = w.outbox_id
+    """
+)
+_RENEW = text(
+    """
+    update outbox o set next_attempt_at = now() + :in_flight
+    from jsonb_to_recordset(cast(:rows as jsonb)) as w(outbox_id bigint, attempts int)
+    where o.outbox_id = w.outbox_id and o.attempts = w.attempts and o.sent_at is null
+    returning o.outbox_id
     """
 )
 
@@ -112,6 +122,14 @@ def claim_notices(engine: Engine, limit: int) -> list[DueNotice]:
     return sorted(notices, key=lambda notice: notice.outbox_id)
 
 
+def renew_claims(engine: Engine, notices: Sequence[DueNotice]) -> list[DueNotice]:
+    """Prolong the claim on notices that have waited for their turn; return those nobody else has taken meanwhile."""
+    rows = [{"outbox_id": notice.outbox_id, "attempts": notice.attempts} for notice in notices]
+    with at_once(engine).connect() as conn:
+        ours = set(conn.scalars(_RENEW, {"rows": document(rows), "in_flight": _IN_FLIGHT}))
+    return [notice for notice in notices if notice.outbox_id in ours]
+
+
 @dataclass(frozen=True, slots=True)
 class Handed:
     """Notices that one call to a carrier handed over, and the id it gave."""
@@ -124,6 +142,12 @@ def note_sent(conn: Connection, handed: Sequence[Handed]) -> None:
     """Note that notices were handed over."""
     rows = [{"outbox_id": one, "carrier_id": bundle.carrier_id} for bundle in handed for one in bundle.outbox_ids]
     conn.execute(_SENT, {"rows": document(rows)})
+
+
+def note_needless(conn: Connection, notice: DueNotice, why: str) -> None:
+    """Note that a notice is not sent any more, since what it would say is no longer so."""
+    done = update(outbox).where(outbox.c.outbox_id == notice.outbox_id, outbox.c.sent_at.is_(None))
+    conn.execute(done.values(sent_at=func.now(), last_error=why))
 
 
 def note_not_sent(conn: Connection, notice: DueNotice, error: str) -> None:

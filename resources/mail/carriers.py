@@ -9,12 +9,14 @@ import hashlib
 import ipaddress
 import re
 import smtplib
+import socket
 import ssl
 from contextlib import suppress
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate, parseaddr
+from threading import Timer
 from typing import Any
 
 import httpx
@@ -94,17 +96,21 @@ class SmtpMailer:
         user: str = "",
         password: str = "",
         timeout: float = 15.0,
+        deadline: float = 60.0,
     ) -> None:
-        """Take the server, the From header, a login where one is needed, and a timeout in seconds."""
+        """Take the server, the From header, a login where one is needed, and seconds: for one answer, for a mail."""
         self._host = host
         self._port = port
         self._sender = sender
         self._user = user
         self._password = password
         self._timeout = timeout
+        self._deadline = deadline
 
     def send(self, mail: Mail, *, key: str) -> str:
         """Hand one mail over and return its Message-ID, which follows from `key`.
+
+        A server that answers each command slowly is hung up on at the deadline: by then another sender may try.
 
         Raises:
             NoticeError: not handed over; try again later.
@@ -113,9 +119,13 @@ class SmtpMailer:
         try:
             message = self._message(mail, message_id)
             server = self._connect()
+            guard = Timer(self._deadline, _hang_up, (server,))
+            guard.start()
             try:
+                self._sign_in(server)
                 server.send_message(message)
             finally:
+                guard.cancel()
                 with suppress(smtplib.SMTPException, OSError):  # taken is taken, however the server says goodbye
                     server.quit()
                 server.close()
@@ -131,15 +141,8 @@ class SmtpMailer:
     def _connect(self) -> smtplib.SMTP:
         if self._port == SMTPS_PORT:
             secure = ssl.create_default_context()
-            server: smtplib.SMTP = smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout, context=secure)
-        else:
-            server = smtplib.SMTP(self._host, self._port, timeout=self._timeout)
-        try:
-            self._sign_in(server)
-        except BaseException:
-            server.close()
-            raise
-        return server
+            return smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout, context=secure)
+        return smtplib.SMTP(self._host, self._port, timeout=self._timeout)
 
     def _sign_in(self, server: smtplib.SMTP) -> None:
         """Encrypt where the port demands it or the server can, then log in; never a password over an open line."""
@@ -178,6 +181,12 @@ class SmtpMailer:
 
     def close(self) -> None:
         """Nothing to give back: every mail has its own connection."""
+
+
+def _hang_up(server: smtplib.SMTP) -> None:
+    if server.sock is not None:
+        with suppress(OSError):
+            server.sock.shutdown(socket.SHUT_RDWR)
 
 
 def mailer(settings: Settings) -> Mailer:

@@ -1,8 +1,10 @@
 """Resend and SMTP against the sandbox: one contract, keys passed on, errors without addresses."""
 
 import base64
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -124,6 +126,37 @@ def test_smtp_message_id_follows_from_the_key(smtp: SmtpMailer, web: httpx.Clien
     assert first.endswith("@numnaroad.test>")
     assert smtp.send(MAIL, key="order:1/confirmation") == first
     assert smtp.send(MAIL, key="order-1-confirmation") != first
+
+
+class StallingServer:
+    """Takes every command but answers nothing after DATA."""
+
+    def __enter__(self) -> int:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return int(self._listener.getsockname()[1])
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b"220 ready\r\n")
+            for line in lines:
+                if line.upper().startswith(b"DATA"):
+                    lines.read()  # until the other side hangs up
+                    return
+                connection.sendall(b"250 go on\r\n")
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(20)
+        self._listener.close()
+
+
+def test_smtp_hangs_up_on_a_server_that_keeps_it_waiting() -> None:
+    with StallingServer() as port:
+        mailer = SmtpMailer(host="127.0.0.1", port=port, sender=SENDER, timeout=15, deadline=0.1)
+        with pytest.raises(NoticeError, match="SMTPServerDisconnected"):
+            mailer.send(MAIL, key="order:1:confirmation")
 
 
 @pytest.mark.parametrize(
