@@ -17,14 +17,23 @@ from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, Provi
 from esim.ports import Capabilities, Clock, Limiter, TokenStore
 from esim.purchase import ErrorType, Rejected, Unknown
 from resources.providers.airalo_catalogue import SLUG
-from resources.providers.base import ONCE, PREPARE, READ, Patience, ProviderHttp, Reply, raise_for_read, token_key
+from resources.providers.base import (
+    ONCE,
+    PREPARE,
+    READ,
+    SEND_WITHIN,
+    Patience,
+    ProviderHttp,
+    Reply,
+    raise_for_read,
+    token_key,
+)
 from resources.providers.outcomes import not_bought
 from resources.providers.payload import Row, loose_text, mapping, said
 from resources.settings import Endpoint
 
 TOKEN_LIFE = timedelta(hours=23)  # the text says 24 hours, the sample answer 366 days: the shorter one counts
 REFUSAL_LIFE = timedelta(seconds=5)  # so that workers queueing for a token do not each wait through the same failure
-SEND_WITHIN = timedelta(seconds=10)  # of being asked: what is cleared to be sent is not cleared for ever
 # A read of one order that is not ours or not there is answered 401 with these words, with a good token.
 _FOREIGN = "This action is unauthorized."
 _ONE_ORDER = re.compile(r"orders/\d+")

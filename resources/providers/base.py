@@ -38,6 +38,7 @@ NO_SLOT_WAIT_SECONDS = 2.0
 # Servers close idle connections, after 5 s at the earliest. A purchase that leaves on one in that very moment is lost
 # without a clear answer, and its customer waits for the settle time: a fresh connection is cheaper.
 KEEP_ALIVE_SECONDS = 4.0
+SEND_WITHIN = timedelta(seconds=10)  # of being asked: what is cleared to be sent is not cleared for ever
 MOST_CONNECTIONS = 256  # as many as a drain may have workers: none waits for another one's purchase
 
 

@@ -84,7 +84,7 @@ class EsimCard:
         async_orders=True,
         resolves_for_certain=False,
         lists_purchases=True,
-        settle_seconds=120.0,
+        settle_seconds=180.0,  # two minutes after a lost reply, which may take 30 s and leave up to 20 s late
         serialise=Serialise.ACCOUNT,
         rate_limits=(RateLimit("*", 4, 1.0),),  # none is published, integrators meet 429: a modest pace of our own
     )
@@ -306,9 +306,9 @@ class EsimCard:
             balance = self.balance().amount
         except ProviderError as error:
             return Unknown(refusal.error_type, f"{refusal.message}; the balance cannot be read: {error}")
-        if paid_between(before.balance, balance) <= 0:
+        if paid_between(before.balance, balance) == 0:
             return refusal
-        return Unknown(refusal.error_type, f"{refusal.message}; but the balance went down")
+        return Unknown(refusal.error_type, f"{refusal.message}; but the balance changed")
 
     def _bought(self, data: Row, before: Before, request: PurchaseRequest) -> Outcome:
         """Return the outcome of an accepted purchase: at once, by a handle, or without any id."""

@@ -20,6 +20,7 @@ from resources.providers.base import (
     ONCE,
     PREPARE,
     READ,
+    SEND_WITHIN,
     Patience,
     ProviderHttp,
     Reply,
@@ -35,6 +36,7 @@ from resources.settings import Endpoint
 PAGE_SIZE = 100
 TOKEN_MINUTES = 50  # the real lifetime is not documented; integrators keep tokens for 50 minutes to 23 hours
 _TRUE = frozenset({"true", "1", "success"})
+_FALSE = frozenset({"false", "0"})
 
 
 class EsimCardSession:
@@ -207,9 +209,12 @@ class EsimCardSession:
 
     def spend(self, path: str, body: Mapping[str, str]) -> Row | Rejected | Unknown:
         """Send a purchase once; return the `data` of a success, else what the answer proves. Never raises."""
+        begun = self._clock()
         token = self._token_to_buy()
         if isinstance(token, Rejected):
             return token
+        if self._clock() - begun > SEND_WITHIN:
+            return Rejected(ErrorType.PROVIDER_TIMEOUT, f"{SLUG} order: a token came too late; not sent")
         answer = self._http.send_once("order", self._http.request("POST", path, headers=_bearer(token), json_body=body))
         if not isinstance(answer, Reply):
             return answer
@@ -309,13 +314,8 @@ def _refused(status: int, body: Row, message: str) -> Rejected | Unknown:
 
 
 def _says(body: Row, *, wanted: bool) -> bool:
-    """Return whether `status` is there and says yes (`wanted`) or no."""
-    status = body.get("status")
-    if isinstance(status, bool):
-        return status is wanted
-    if not isinstance(status, str | int):
-        return False
-    return (str(status).lower() in _TRUE) is wanted
+    """Return whether `status` says yes (`wanted`) or no; any other word says neither."""
+    return str(body.get("status")).lower() in (_TRUE if wanted else _FALSE)
 
 
 def _newest(lines: Sequence[ProviderPurchase]) -> datetime:

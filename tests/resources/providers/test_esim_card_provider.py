@@ -50,7 +50,7 @@ from tests.resources.providers.esim_card_wire import (
 from tests.resources.providers.provider_contract import ProviderContract
 from tests.resources.providers.wire import NOW, Answer, Stage, Wire, fails, says
 
-LATE = NOW + timedelta(seconds=121)
+LATE = NOW + timedelta(seconds=181)
 
 
 def logs_in(request: httpx.Request) -> bool:
@@ -279,6 +279,33 @@ class TestEsimCard(ProviderContract):
         outcome, evidence = buy(provider, wire.request)
         assert isinstance(outcome, Unknown)
         assert isinstance(provider.resolve(wire.request, evidence, LATE), Provisioned)
+
+    def test_a_refusal_beside_a_refill_is_unknown(self, provider: Provider, wire: EsimCardWire, stage: Stage) -> None:
+        def refused_but_paid_and_refilled(request: httpx.Request) -> httpx.Response:
+            wire.balance += Decimal(500) - Decimal("4.15")
+            return refuse("Request refused")(request)
+
+        stage.when(wire.spends, refused_but_paid_and_refilled)
+        assert isinstance(buy(provider, wire.request)[0], Unknown)
+
+    def test_a_status_that_is_neither_yes_nor_no_is_unknown(self, provider: Provider, wire: Wire, stage: Stage) -> None:
+        stage.when(wire.spends, says({"status": "processing", "data": {"sim_applied": False, "order_id": 1}}))
+        assert isinstance(buy(provider, wire.request)[0], Unknown)
+
+    def test_what_a_slow_login_holds_up_is_not_sent(self, provider: Provider, wire: Wire, stage: Stage) -> None:
+        prepared = provider.prepare(wire.request)
+        assert isinstance(prepared, Prepared)
+        wire.clock.pass_seconds(50 * 60)  # the token ends between the two
+
+        def slow_login(request: httpx.Request) -> httpx.Response:
+            wire.clock.pass_seconds(29)
+            return wire.answer(request)
+
+        stage.when(logs_in, slow_login)
+        outcome = provider.purchase(wire.request, prepared.evidence)
+        assert isinstance(outcome, Rejected)
+        assert outcome.error_type is ErrorType.PROVIDER_TIMEOUT
+        assert stage.sent(wire.spends) == 0
 
     def test_a_refusal_without_a_readable_balance_is_unknown(
         self, provider: Provider, wire: Wire, stage: Stage
