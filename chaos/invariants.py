@@ -22,6 +22,7 @@ WAITS: tuple[tuple[str, str], ...] = (
     ("a dispute", "opened a dispute"),
     ("paid with the wrong amount", "was paid instead of"),
     ("refund refused by the payment service", "was refused by the payment service"),
+    ("paid back by hand, nobody knows for which eSIM", "may be paid back already"),
     ("all of it paid back by hand before it was delivered", "by hand, all of it"),
     ("a provider named an eSIM that another order has", "names an eSIM that another order has"),
 )

@@ -12,6 +12,7 @@ NumnaRoadError
 │   ├── SoldOut
 │   ├── IdempotencyMismatch
 │   ├── IllegalTransition
+│   ├── RefundsUnclear               an event alone does not tell what was paid back; the payment service does
 │   └── Refused                      what an operator asked for would do harm, or makes no sense now
 ├── CatalogueHeld                    a provider's catalogue may not replace the last good one
 ├── ProviderError                    a read at a provider failed (a purchase never raises: it has outcomes)
@@ -81,6 +82,14 @@ class IdempotencyMismatch(Conflict):
 
 class IllegalTransition(Conflict):
     """An order cannot go from its present state to the one asked for."""
+
+
+class RefundsUnclear(Conflict):
+    """What was paid back of a payment cannot be told from the event; ask the payment service for its refunds."""
+
+    def __init__(self, payment_intent: str) -> None:
+        super().__init__()
+        self.payment_intent = payment_intent
 
 
 class Refused(Conflict):

@@ -344,9 +344,13 @@ class FakePaymentGateway:
         """Return the refund made under a key."""
         return self.refunds.get(key)
 
+    def refunds_of(self, payment_intent: str) -> Sequence[Refund]:
+        """Return every refund of a payment."""
+        return [refund for refund in self.refunds.values() if refund.payment_intent == payment_intent]
+
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
         """Pay back, once per key."""
-        refund = Refund(f"re_fake_{len(self.refunds) + 1}", amount, "succeeded", payment_intent)
+        refund = Refund(f"re_fake_{len(self.refunds) + 1}", amount, "succeeded", payment_intent, key)
         return self.refunds.setdefault(key, refund)
 
 

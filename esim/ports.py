@@ -253,6 +253,7 @@ class Refund:
     amount: Money
     status: str  # pending, succeeded, failed, requires_action, canceled
     payment_intent: str
+    key: str = ""  # ours, under which it was asked for; empty for one made by hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +328,10 @@ class PaymentGateway(Protocol):
 
     def refund_made(self, payment_intent: str, key: str) -> Refund | None:
         """Return the refund of a payment that was made under a key, however long ago; None when there is none."""
+        ...
+
+    def refunds_of(self, payment_intent: str) -> Sequence[Refund]:
+        """Return every refund of a payment as it stands now, whoever made it."""
         ...
 
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:

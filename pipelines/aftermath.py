@@ -12,6 +12,7 @@ from pipelines.hand_over import AT_ONCE, send_notices
 from pipelines.wakeups import Wakeups
 from resources.db.fees import book_fee, claim_fees
 from resources.db.outbox import late_notices
+from resources.db.refund_events import Teller, hear_listed
 from resources.db.refunds import (
     DueRefund,
     claim_refunds,
@@ -21,6 +22,7 @@ from resources.db.refunds import (
     record_refusal,
     still_due,
 )
+from resources.db.transitions import lock_order
 from resources.order_operations import OrderTools
 
 PASS_SECONDS = 1.0
@@ -57,7 +59,7 @@ def book_fees(tools: OrderTools) -> int:
 
 def _pay(tools: OrderTools, due: DueRefund, actor: str) -> bool:
     with tools.engine.begin() as conn:
-        if not still_due(conn, due, tools.clock()):
+        if not still_due(conn, due, tools.clock(), actor):
             return False
     try:
         refund = _ask(tools, due)
@@ -67,14 +69,28 @@ def _pay(tools: OrderTools, due: DueRefund, actor: str) -> bool:
             if isinstance(error, PaymentServiceFault):
                 count_fault(conn, due)
             record_refusal(conn, due, str(error), final=final, actor=actor, now=tools.clock())
+        if final:
+            _hear_what_went_back(tools, due, actor)
         return False
     with tools.engine.begin() as conn:
         if not paid_back(refund):
             reason = f"the payment service says {refund.status}"
-            record_refusal(conn, due, reason, final=True, actor=actor, now=tools.clock())
+            made = refund.refund_id
+            record_refusal(conn, due, reason, final=True, actor=actor, now=tools.clock(), refund_id=made)
             return False
         record_refund(conn, due, refund, actor=actor, now=tools.clock())
     return True
+
+
+def _hear_what_went_back(tools: OrderTools, due: DueRefund, actor: str) -> None:
+    """Book what somebody paid back by hand while our refund was due: until now it was taken for ours."""
+    try:
+        listed = tools.gateway.refunds_of(due.payment_intent)
+    except PaymentError as error:
+        _log.warning("refunds of %s are compared later: %s", due.payment_intent, type(error).__name__)
+        return
+    with tools.engine.begin() as conn:
+        hear_listed(conn, lock_order(conn, due.order_id), listed, Teller(actor, tools.clock()))
 
 
 def _ask(tools: OrderTools, due: DueRefund) -> Refund:

@@ -8,6 +8,7 @@ happened in the last two minutes is left to its webhook.
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
@@ -21,18 +22,20 @@ from esim.orders import OrderStatus
 from esim.ports import CheckoutSession, PaymentEvent
 from resources.db import notices
 from resources.db.disputes import keep_movement, take_up_overlooked
-from resources.db.findings import Finding, Settled, open_findings, settle_findings
+from resources.db.findings import Finding, Settled, note_finding, open_findings, settle_findings
 from resources.db.marks import looked_until, note_looked
 from resources.db.payments import Booking, Payment, PaymentResult, cancel_unpaid, record_payment
 from resources.db.refund_events import Teller
 from resources.db.refunds import paid_back
 from resources.db.tables import inbox_events, orders, refunds
+from resources.db.together import STORE_AWAY
 from resources.order_operations import OrderTools
-from resources.payment_events import DUPLICATE, HANDLERS, SOURCE, UNKNOWN_ORDER, TakenEvent, take_event
+from resources.payment_events import DUPLICATE, HANDLERS, SOURCE, UNKNOWN_ORDER, TakenEvent, take_event_asking
 
 ACTOR = "reconciler"
 MARK = "stripe"
 SIDE = "payments:webhooks"
+APPLYING = "payments:applying"
 OVERLAP = timedelta(hours=1)
 GRACE = timedelta(minutes=2)  # what is younger may have its webhook on the way
 PAGE_LIFE = timedelta(hours=25)  # a payment page lives a day at most, so one opened before may still be paid now
@@ -62,6 +65,7 @@ class PaymentsReport:
     lost: int = 0  # events that never arrived, whether or not they still changed anything
     mended: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    unapplied: list[Finding] = field(default_factory=list)
     orphans: list[Finding] = field(default_factory=list)
     settled: Settled | None = None
 
@@ -81,8 +85,10 @@ def reconcile_payments(tools: OrderTools, since: datetime | None = None) -> Paym
     known = _known_orphans(tools, report)
     with tools.engine.begin() as conn:
         report.settled = settle_findings(conn, SIDE, [*report.orphans, *known], now)
-        if not report.failed and since is None:
-            note_looked(conn, MARK, now - GRACE)
+        if since is None:
+            settle_findings(conn, APPLYING, report.unapplied, now)
+            if not report.failed:
+                note_looked(conn, MARK, now - GRACE)
     return report
 
 
@@ -115,24 +121,36 @@ def _unknown(tools: OrderTools, events: list[PaymentEvent]) -> list[PaymentEvent
 
 
 def _apply_event(tools: OrderTools, event: PaymentEvent, report: PaymentsReport) -> None:
-    """Apply one lost event; one that cannot be applied is told and tried again with the next look."""
+    """Apply one lost event."""
+
+    def tell(conn: Connection, taken: TakenEvent) -> None:
+        if _changed(taken):
+            _tell(conn, taken.order_id, event.event_id, f"{event.type} never arrived; applied: {taken.handled}")
+
+    with _by_itself(tools, report, f"event {event.event_id} ({event.type})", event.event_id):
+        taken = take_event_asking(tools.engine, tools.gateway, event, _booking(tools), tell)
+        report.lost += taken.handled != DUPLICATE
+        if taken.handled == UNKNOWN_ORDER:
+            report.mended.append(f"{event.type}: for no order of ours, operations were told")
+        elif _changed(taken):
+            report.mended.append(f"{event.type}: {taken.handled}")
+
+
+@contextmanager
+def _by_itself(tools: OrderTools, report: PaymentsReport, what: str, subject: str) -> Iterator[None]:
+    """Keep what cannot be applied as a finding and go on: it is tried again with the next look."""
     try:
+        yield
+    except STORE_AWAY:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the next must be applied
+        why = str(error) if isinstance(error, NumnaRoadError) else type(error).__name__
+        report.failed.append(f"{what}: {why}")
+        _log.warning("%s cannot be applied: %s", what, why)
+        finding = Finding("reconcile_failed", subject, f"Stripe's {what} cannot be applied: {why}")
+        report.unapplied.append(finding)
         with tools.engine.begin() as conn:
-            taken = take_event(conn, event, _booking(tools))
-            if _changed(taken):
-                _tell(conn, taken.order_id, event.event_id, f"{event.type} never arrived; applied: {taken.handled}")
-    except NumnaRoadError as error:
-        report.failed.append(f"{event.type} {event.event_id}: {error}")
-        _log.warning("event %s (%s) cannot be applied: %s", event.event_id, event.type, error)
-        with tools.engine.begin() as conn:
-            text = f"Stripe event {event.event_id} ({event.type}) cannot be applied: {error}"
-            notices.tell_operations(conn, None, "reconcile_failed", f"reconcile_failed:{event.event_id}", text)
-        return
-    report.lost += taken.handled != DUPLICATE
-    if taken.handled == UNKNOWN_ORDER:
-        report.mended.append(f"{event.type}: for no order of ours, operations were told")
-    elif _changed(taken):
-        report.mended.append(f"{event.type}: {taken.handled}")
+            note_finding(conn, APPLYING, finding, tools.clock())
 
 
 def _changed(taken: TakenEvent) -> bool:
@@ -145,7 +163,8 @@ def _apply_movements(tools: OrderTools, report: PaymentsReport, before: datetime
     for moved in tools.gateway.dispute_movements_since(report.since):
         if moved.made_at > before:
             continue
-        with tools.engine.begin() as conn:
+        what = f"movement {moved.transaction_id}"
+        with _by_itself(tools, report, what, moved.transaction_id), tools.engine.begin() as conn:
             if keep_movement(conn, moved):
                 report.mended.append(f"dispute {moved.dispute_id} moved {moved.amount}: booked")
     with tools.engine.begin() as conn:
@@ -186,7 +205,8 @@ def _apply_sessions(
             if head is None:
                 _orphan(session, report)
             elif order_id is not None and _has_news(session, *head):
-                _apply_session(tools, order_id, session, report)
+                with _by_itself(tools, report, f"payment page {session.session_id}", session.session_id):
+                    _apply_session(tools, order_id, session, report)
 
 
 def _heads(conn: Connection, sessions: list[CheckoutSession]) -> dict[UUID, tuple[OrderStatus, set[str]]]:

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from esim.errors import PaymentRejected, Refused
-from esim.ports import Clock, PaymentGateway, Provider
+from esim.errors import PaymentError, PaymentRejected, Refused
+from esim.ports import Clock, PaymentGateway, Provider, Refund
 from esim.purchase import CancelOutcome, CancelUnknown, ErrorType, Outcome, Provisioned, Rejected, Unknown
 from resources.db import operator_cancel, operator_providers, operator_refunds, operator_resolve, operator_returns
 from resources.db.attempts import stored_request
@@ -101,8 +101,16 @@ class OperatorDesk:
         return self._take_back(order_id, who, options, done) if cancel_esim else done
 
     def paid_elsewhere(self, order_id: UUID, who: Operator, options: RefundOptions) -> Done:
-        """See `resources.db.operator_settled.note_paid_elsewhere`."""
-        return self._do(lambda conn: note_paid_elsewhere(conn, order_id, who, options))
+        """Ask the payment service what it paid back, then see `resources.db.operator_settled.note_paid_elsewhere`.
+
+        Raises:
+            Refused: nothing was changed.
+            PaymentError: the payment service could not say what it paid back; nothing was changed.
+        """
+        with self._tools.engine.begin() as conn:
+            intent = open_case(conn, order_id, who).order.payment_intent
+        listed = [] if intent is None else self._refunds_of(intent)
+        return self._do(lambda conn: note_paid_elsewhere(conn, order_id, who, options, listed))
 
     def not_bought(self, order_id: UUID, who: Operator, doubt: Doubt) -> Done:
         """Close an open purchase that was not made, once its provider's settle time is over.
@@ -232,6 +240,13 @@ class OperatorDesk:
                     f"Stripe made this refund after all ({made.refund_id}): write eSIM {row.esim_n} down with "
                     "--paid-elsewhere"
                 )
+
+    def _refunds_of(self, intent: str) -> Sequence[Refund]:
+        try:
+            return self._tools.gateway.refunds_of(intent)
+        except PaymentError as error:
+            told = f"what was paid back of {intent} must be known first, and nothing was changed: {error}"
+            raise type(error)(told) from error
 
     def _take_back(self, order_id: UUID, who: Operator, options: RefundOptions, done: Done) -> Done:
         tools, changes = self._tools, list(done.changes)

@@ -1,8 +1,8 @@
 """What each event of the payment service does to its order: one table for the webhook and for the reconciler.
 
 `HANDLERS` is the list of events we act on; any other is only noted. A handler changes the database and nothing else:
-no outside call, so that the whole of it can be rolled back and applied again. The inbox's key makes a repeat harmless,
-whoever brings it.
+no outside call, so that the whole of it can be rolled back and applied again: where an event alone does not tell
+enough, `take_event_asking` asks in between. The inbox's key makes a repeat harmless, whoever brings it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
+from esim.errors import RefundsUnclear
 from esim.money import Money
-from esim.ports import PaymentEvent, Refund
+from esim.ports import PaymentEvent, PaymentGateway, Refund
 from resources.db import inbox, notices
 from resources.db.disputes import dispute_told
 from resources.db.outbox import Channel, enqueue
@@ -31,7 +32,7 @@ from resources.db.payments import (
 from resources.db.refund_events import Teller, refund_told, refunded_in_all
 from resources.db.transitions import Event, lock_order, note
 from resources.payments.stripe_disputes import read_dispute
-from resources.payments.stripe_objects import whole_money
+from resources.payments.stripe_objects import refund_key, whole_money
 
 SOURCE = "stripe"
 DUPLICATE = "duplicate"
@@ -49,6 +50,7 @@ class Case:
     event: PaymentEvent
     order_id: UUID
     booking: Booking
+    listed: Sequence[Refund] | None = None  # all refunds of its payment, where the payment service was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,46 @@ class TakenEvent:
 Handler = Callable[[Case], str]
 
 
-def take_event(conn: Connection, event: PaymentEvent, booking: Booking) -> TakenEvent:
-    """Apply an authentic event, once: whoever brings it a second time changes nothing."""
+def take_event_asking(
+    engine: Engine,
+    gateway: PaymentGateway,
+    event: PaymentEvent,
+    booking: Booking,
+    then: Callable[[Connection, TakenEvent], None] = lambda conn, taken: None,
+) -> TakenEvent:
+    """Apply an authentic event in a transaction of its own, with `then`; ask the payment service where it is unclear.
+
+    Raises:
+        PaymentError: it had to be asked and did not answer; nothing was changed.
+    """
+
+    def take(listed: Sequence[Refund] | None) -> TakenEvent:
+        with engine.begin() as conn:
+            taken = take_event(conn, event, booking, listed)
+            then(conn, taken)
+            return taken
+
+    try:
+        return take(None)
+    except RefundsUnclear as unclear:
+        listed = gateway.refunds_of(unclear.payment_intent)
+    return take(listed)
+
+
+def take_event(
+    conn: Connection, event: PaymentEvent, booking: Booking, listed: Sequence[Refund] | None = None
+) -> TakenEvent:
+    """Apply an authentic event, once: whoever brings it a second time changes nothing.
+
+    Raises:
+        RefundsUnclear: the refunds of its payment must be `listed` to apply it.
+    """
     order_id = order_of_event(conn, event)
     if order_id is not None:
         lock_order(conn, order_id)  # before the event's row, as a batch of payments does
     if not inbox.record(conn, SOURCE, event.event_id, event.type, order_id, "received"):
         return TakenEvent(event.type, DUPLICATE, order_id)
-    handled = _apply(conn, event, order_id, booking)
+    handled = _apply(conn, event, order_id, booking, listed)
     inbox.note_handled(conn, SOURCE, event.event_id, handled)
     return TakenEvent(event.type, handled, order_id)
 
@@ -119,7 +153,13 @@ def order_of_event(conn: Connection, event: PaymentEvent) -> UUID | None:
     return named if order_exists(conn, named) else None
 
 
-def _apply(conn: Connection, event: PaymentEvent, order_id: UUID | None, booking: Booking) -> str:
+def _apply(
+    conn: Connection,
+    event: PaymentEvent,
+    order_id: UUID | None,
+    booking: Booking,
+    listed: Sequence[Refund] | None,
+) -> str:
     handler = HANDLERS.get(event.type)
     if handler is None:
         return UNLISTED
@@ -129,7 +169,7 @@ def _apply(conn: Connection, event: PaymentEvent, order_id: UUID | None, booking
         text = f"Stripe told of {event.type} ({event.event_id}) for an order that is not ours. Look it up in Stripe."
         notices.tell_operations(conn, None, "unknown_payment", f"unknown_payment:{event.event_id}", text)
         return UNKNOWN_ORDER
-    return handler(Case(conn, event, order_id, booking))
+    return handler(Case(conn, event, order_id, booking, listed))
 
 
 def _session_paid(case: Case) -> str:
@@ -188,15 +228,13 @@ def _refund_changed(case: Case) -> str:
     if amount is None:
         return "no amount"
     told = Refund(str(raw["id"]), amount, str(raw.get("status") or ""), case.event.payment_intent)
-    metadata = raw.get("metadata")
-    key = str(metadata.get("refund_key", "")) if isinstance(metadata, Mapping) else ""
-    return refund_told(case.conn, case.order_id, told, key, Teller(case.booking.actor, case.booking.now))
+    return refund_told(case.conn, case.order_id, told, refund_key(raw), Teller(case.booking.actor, case.booking.now))
 
 
 def _charge_refunded(case: Case) -> str:
     total = whole_money(case.event.raw.get("amount_refunded"), case.event.raw.get("currency"))
     teller = Teller(case.booking.actor, case.booking.now)
-    return refunded_in_all(case.conn, case.order_id, case.event.payment_intent, total, teller)
+    return refunded_in_all(case.conn, case.order_id, case.event.payment_intent, total, teller, case.listed)
 
 
 HANDLERS: Mapping[str, Handler] = {

@@ -7,7 +7,7 @@ from api.shop import Shop
 from esim.ports import PaymentEvent
 from resources.db.payments import Booking
 from resources.db.together import STORE_AWAY
-from resources.payment_events import TakenEvent, take_event
+from resources.payment_events import TakenEvent, take_event_asking
 
 ACTOR = "stripe webhook"
 
@@ -17,18 +17,14 @@ async def record_payment_event(shop: Shop, body: bytes, signature: str | None) -
 
     Raises:
         WebhookRejected: forged, altered, stale or unreadable; nothing was changed.
+        PaymentError: the payment service had to be asked and did not answer; nothing was changed.
     """
     now = shop.clock()
     event = shop.gateway.verify_webhook(body, signature, now)
     booking = Booking(ACTOR, now, shop.settings.customer_deadline_minutes)
     if taken := await _taken_with_others(shop, event, booking):
         return taken
-    return await run_in_threadpool(_taken_alone, shop, event, booking)
-
-
-def _taken_alone(shop: Shop, event: PaymentEvent, booking: Booking) -> TakenEvent:
-    with shop.engine.begin() as conn:
-        return take_event(conn, event, booking)
+    return await run_in_threadpool(take_event_asking, shop.engine, shop.gateway, event, booking)
 
 
 async def _taken_with_others(shop: Shop, event: PaymentEvent, booking: Booking) -> TakenEvent | None:

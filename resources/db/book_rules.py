@@ -127,8 +127,8 @@ _REFUND_OF_NONE = Rule(
     from ledger_entries l join checked_orders using (order_id)
     where l.account = 'refunds' and not exists (
         select from refunds r where r.order_id = l.order_id and (
-            (r.refund_key = l.posting_key and r.state in ('sent', 'succeeded', 'failed'))
-            or (r.refund_key || '\\:failed' = l.posting_key and r.state = 'failed')
+            (r.refund_key = l.posting_key and r.state in ('sent', 'succeeded', 'failed', 'called_off', 'elsewhere'))
+            or (r.refund_key || '\\:failed' = l.posting_key and r.state in ('failed', 'called_off', 'elsewhere'))
             or ('elsewhere\\:' || r.refund_key = l.posting_key and r.state = 'elsewhere')
         )
     )
@@ -163,6 +163,20 @@ _REFUNDED = Rule(
     ) b on true
     where o.refunded_minor <> least(coalesce(b.minor, 0), o.amount_minor)
         and exists (select from ledger_entries l where l.posting_key = 'payment:' || o.payment_intent)
+    """,  # noqa: S608 - constants only
+)
+_PAID_BACK_OVER = Rule(
+    "paid_back_over",
+    "{back_minor} (minor units of {currency}) went back of payment {subject}, which was of {paid_minor}.",
+    f"""
+    select r.payment_intent as subject, r.order_id, r.currency, sum(r.amount_minor)::bigint as back_minor,
+        {_minor("max(l.original_amount)", "r.currency")} as paid_minor
+    from refunds r join checked_orders using (order_id)
+        join ledger_entries l on l.posting_key = 'payment:' || r.payment_intent and l.account = 'cash'
+            and l.original_currency = r.currency
+    where r.state in ('sent', 'succeeded', 'elsewhere')
+    group by r.payment_intent, r.order_id, r.currency
+    having sum(r.amount_minor) > {_minor("max(l.original_amount)", "r.currency")}
     """,  # noqa: S608 - constants only
 )
 _COST = Rule(
@@ -205,10 +219,18 @@ _UNIT_REFUND = Rule(
             and l.posting_key not like '%\\:failed' and not exists (
                 select from ledger_entries b where b.posting_key = l.posting_key || '\\:failed'
             )
-    ) r on true
+    ) r on true left join lateral (
+        -- money that went back by hand has no unit of its own: it must cover those that count as paid back with it
+        select o.refunded_minor >= sum(i.unit_price_minor) and exists (
+            select from refunds h where h.order_id = o.order_id and h.payment_intent = o.payment_intent
+                and h.esim_n is null and h.state = 'succeeded' and h.refund_key like 'external\\:%'
+        ) as is_paid_by_hand
+        from orders o join esims u using (order_id) join order_items i using (item_id)
+        where o.order_id = e.order_id and u.status = 'refunded' group by o.order_id
+    ) p on e.status = 'refunded'
     where (e.status = 'refunded' and coalesce(r.postings, 0) <> 1 and not exists (
             select from refunds f where f.order_id = e.order_id and f.esim_n = e.n and f.state = 'elsewhere'
-        ))
+        ) and not (coalesce(r.postings, 0) = 0 and p.is_paid_by_hand))
         or coalesce(r.postings, 0) > 1
         or (e.status in ('delivered', 'queued', 'working', 'pending', 'unknown') and exists (
             select from refunds f where f.order_id = e.order_id and f.esim_n = e.n and f.state in ('sent', 'succeeded')
@@ -286,6 +308,7 @@ RULES = (
     _REFUND_OF_NONE,
     _DISPUTE_OF_NONE,
     _REFUNDED,
+    _PAID_BACK_OVER,
     _COST,
     _STOCK,
     _UNIT_REFUND,

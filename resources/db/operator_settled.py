@@ -1,9 +1,11 @@
 """An operator writes down that a customer has the money back already: by hand at Stripe, by bank, by a lost dispute.
 
-Nothing is paid here. What Stripe told of (`refunds` without a unit) is booked already and only gets its unit; the rest
-is booked now. The unit then counts as paid back, which it never leaves again.
+Nothing is paid here. What Stripe lists as refunded comes first: what nobody heard of yet is booked as its event would
+be, so that the late event changes nothing. Money that is booked without a unit (`refunds`) only gets its unit; the rest
+went another way and is booked now. The unit then counts as paid back, which it never leaves again.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection, select, update
@@ -12,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from esim.errors import Refused
 from esim.money import Money
 from esim.orders import UnitStatus
+from esim.ports import Refund
 from resources.db import ledger
 from resources.db.audit import Operator
 from resources.db.disputes import LOST, lost_micros, standing_dispute, write_off_lost
@@ -27,32 +30,45 @@ from resources.db.operator_actions import (
     release_hold,
 )
 from resources.db.operator_refunds import RefundOptions, give_up
+from resources.db.refund_events import Teller, hear_listed, hold_if_paid_back
+from resources.db.refunded import count_refunded
 from resources.db.refunds import STANDING, unit_price, unit_refund_key
-from resources.db.tables import order_items, orders, refunds
-from resources.db.transitions import UnitRow
+from resources.db.tables import order_items, refunds
+from resources.db.transitions import UnitRow, lock_order
 
 
-def note_paid_elsewhere(conn: Connection, order_id: UUID, who: Operator, options: RefundOptions) -> Done:
+def note_paid_elsewhere(
+    conn: Connection, order_id: UUID, who: Operator, options: RefundOptions, listed: Sequence[Refund] = ()
+) -> Done:
     """Count units as paid back, and book what was not booked yet; nothing is paid.
+
+    `listed` are all refunds of the order's payment as the payment service has them now.
 
     Raises:
         NotFound: there is no such order.
         Refused: one of the units is being worked on, bought or paid back just now; nothing was changed.
     """
+    teller = Teller(who.actor, who.now)
+    heard = hear_listed(conn, lock_order(conn, order_id), listed, teller, hold=False)
     case = open_case(conn, order_id, who)
     check_paid(case)
+    case.changes.extend(heard)
     due = [unit for unit in chosen(case, options.units) if not case.is_settled(unit)]
     refused = [why for unit in due if (why := _why_not(case, unit, options)) is not None]
     if refused:
         raise Refused(f"order {case.order.display_id}: {'; '.join(refused)}")
     if due:
         _check_decided(case)
+    if due or (heard and options.release_hold):
         release_hold(case, options.release_hold)
     for unit in due:
         _settle(case, unit)
     if due:
         write_off_lost(conn, case.order)
-    return close_case(case, "order paid elsewhere", {"units": [unit.n for unit in due]})
+    done = close_case(case, "order paid elsewhere", {"units": [unit.n for unit in due]})
+    if heard:
+        hold_if_paid_back(conn, case.order, teller)
+    return done
 
 
 def _check_decided(case: OrderCase) -> None:
@@ -109,12 +125,7 @@ def _book(case: OrderCase, unit: UnitRow, minor: int) -> None:
     case.conn.execute(kept.on_conflict_do_update(index_elements=[refunds.c.refund_key], set_=changed))
     entries = ledger.refund_by_dispute(amount, _micros(case, unit, minor), lost_micros(case.conn, order.order_id))
     ledger.post(case.conn, f"elsewhere:{key}", order.order_id, entries, unit.n)
-    order.refunded_minor = min(order.refunded_minor + minor, order.amount_minor)
-    order.payment_status = "refunded" if order.refunded_minor == order.amount_minor else "partially_refunded"
-    values = {"refunded_minor": order.refunded_minor, "payment_status": order.payment_status}
-    case.conn.execute(
-        update(orders).where(orders.c.order_id == order.order_id).values(**values, updated_at=case.who.now)
-    )
+    count_refunded(case.conn, order, case.who.now)
 
 
 def _micros(case: OrderCase, unit: UnitRow, minor: int) -> int:

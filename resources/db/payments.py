@@ -128,7 +128,7 @@ def _record_payment(conn: Connection, payment: Payment, booking: Booking) -> Pay
     take_payments(conn, [FirstPayment(order, lock_units(conn, order.order_id), payment, booking)])
     teller = Teller(booking.actor, booking.now)
     early = book_early_refunds(conn, order, payment.payment_intent, teller)
-    if early is not None and hold_if_paid_back(conn, order, early, teller):
+    if early is not None and hold_if_paid_back(conn, order, teller, early):
         reason = f"{early} of it was paid back by hand before its payment was heard of. Nothing is bought for it"
         _tell(conn, order, "paid_back_early", payment, reason)
         return PaymentResult.HELD

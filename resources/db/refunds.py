@@ -18,7 +18,8 @@ from esim.money import Money, exponent
 from esim.orders import UNIT_TRANSITIONS, UnitStatus
 from esim.ports import Refund
 from resources.db import ledger, notices
-from resources.db.tables import esims, ledger_entries, order_items, orders, refunds
+from resources.db.refunded import count_refunded, not_attributed
+from resources.db.tables import esims, ledger_entries, order_items, refunds
 from resources.db.transitions import OrderRow, UnitRow, lock_order, lock_units, move_unit, settle_order
 from resources.db.valuation import share_of_payment
 
@@ -137,17 +138,17 @@ def claim_refunds(engine: Engine, limit: int) -> list[DueRefund]:
         ]
 
 
-def still_due(conn: Connection, due: DueRefund, now: datetime) -> bool:
+def still_due(conn: Connection, due: DueRefund, now: datetime, actor: str = "refunds") -> bool:
     """Return whether a claimed refund should be paid: its unit may have been taken up again meanwhile.
 
     A unit that is not given up is paid back only where an operator asked for just that. A refund that is not due any
-    more is called off in this transaction.
+    more is called off in this transaction; one that somebody may have paid by hand is left to a person.
     """
     if due.esim_n is None:
         return True
-    lock_order(conn, due.order_id)
+    order = lock_order(conn, due.order_id)
     row = conn.execute(
-        select(refunds.c.state, refunds.c.as_it_stands, esims.c.status)
+        select(refunds.c.state, refunds.c.as_it_stands, refunds.c.asked_by, esims.c.status)
         .join_from(refunds, esims, (esims.c.order_id == refunds.c.order_id) & (esims.c.n == refunds.c.esim_n))
         .where(refunds.c.refund_key == due.refund_key)
     ).one()
@@ -155,10 +156,25 @@ def still_due(conn: Connection, due: DueRefund, now: datetime) -> bool:
     if row.state != "requested":
         return False
     if status in {UnitStatus.FAILED, UnitStatus.ATTENTION} or (status in STANDING and row.as_it_stands):
+        if why := _paid_already(conn, order, due, row.asked_by):
+            reason = f"eSIM {due.esim_n} may be paid back already: {why}"
+            record_refusal(conn, due, why, final=True, actor=actor, now=now, reason=reason)
+            return False
         return True
     values = {"state": "called_off", "last_error": f"the unit is {status} again", "finished_at": now}
     conn.execute(update(refunds).where(refunds.c.refund_key == due.refund_key).values(**values))
     return False
+
+
+def _paid_already(conn: Connection, order: OrderRow, due: DueRefund, asked_by: str | None) -> str | None:
+    """Return why a unit's refund might pay twice: nobody said which eSIMs a refund made by hand was for."""
+    left = Money(order.amount_minor - order.refunded_minor, order.currency)
+    if due.amount.minor > left.minor:
+        return f"only {left} of its payment is left"
+    by_hand = Money(max(not_attributed(conn, order), 0), order.currency)
+    if asked_by is None and by_hand.minor >= due.amount.minor:
+        return f"{by_hand} went back by hand, and no eSIM is written down for it"
+    return None
 
 
 def record_refund(conn: Connection, due: DueRefund, paid: Refund, *, actor: str, now: datetime) -> None:
@@ -176,14 +192,27 @@ def record_refund(conn: Connection, due: DueRefund, paid: Refund, *, actor: str,
         _refund_unit(conn, order, due, actor, now)
 
 
-def record_refusal(conn: Connection, due: DueRefund, error: str, *, final: bool, actor: str, now: datetime) -> None:
-    """Note that a refund was not paid: it is tried again later, or a person looks when it was refused for good."""
+def record_refusal(
+    conn: Connection,
+    due: DueRefund,
+    error: str,
+    *,
+    final: bool,
+    actor: str,
+    now: datetime,
+    reason: str | None = None,
+    refund_id: str | None = None,
+) -> None:
+    """Note that a refund was not paid: it is tried again later, or a person looks when it was refused for good.
+
+    `refund_id` is the payment service's, of one that it made and that failed there.
+    """
     order = lock_order(conn, due.order_id)
     wait = min(_RETRY_FIRST * 2 ** min(due.attempts, 12), _RETRY_MOST)
     values: dict[str, object] = {"last_error": error[:500], "next_attempt_at": func.now() + wait}
     if final:
-        values |= {"state": "failed", "finished_at": now}
-        reason = f"refund {due.refund_key} was refused by the payment service"
+        values |= {"state": "failed", "finished_at": now, "stripe_refund_id": refund_id}
+        reason = reason or f"refund {due.refund_key} was refused by the payment service"
         notices.hold_and_tell(conn, order, reason=reason, actor=actor, now=now)
         text = f"Order {order.display_id} needs a person: {reason}: {error[:200]}"
         notices.tell_operations(conn, due.order_id, "attention", f"attention:{due.refund_key}", text)
@@ -211,10 +240,7 @@ def paid_back(refund: Refund) -> bool:
 
 
 def _refund_unit(conn: Connection, order: OrderRow, due: DueRefund, actor: str, now: datetime) -> None:
-    refunded = order.refunded_minor + due.amount.minor
-    status = "refunded" if refunded >= order.amount_minor else "partially_refunded"
-    values = {"refunded_minor": refunded, "payment_status": status, "updated_at": now}
-    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
+    count_refunded(conn, order, now)
     units = lock_units(conn, due.order_id)
     for unit in (one for one in units if one.n == due.esim_n and one.status is not UnitStatus.REFUNDED):
         possible = UnitStatus.REFUNDED in UNIT_TRANSITIONS[unit.status]

@@ -199,13 +199,18 @@ class StripeGateway:
         Raises:
             PaymentUnavailable: no answer.
         """
+        return next((made for made in self.refunds_of(payment_intent) if made.key == key[:500]), None)
+
+    def refunds_of(self, payment_intent: str) -> Sequence[Refund]:
+        """Return every refund of a payment as it stands now, newest first, whoever made it.
+
+        Raises:
+            PaymentUnavailable: no answer.
+        """
         params: Any = {"payment_intent": payment_intent, "limit": PAGE_SIZE}
         with _asking(f"list the refunds of {payment_intent}"):
-            for found in self._client.v1.refunds.list(params).auto_paging_iter():
-                row = found.to_dict()
-                if (row.get("metadata") or {}).get("refund_key") == key[:500]:
-                    return read_refund(row)
-        return None
+            listed = self._client.v1.refunds.list(params).auto_paging_iter()
+            return [read_refund(found.to_dict()) for found in listed]
 
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
         """Pay back; the same `key` never pays back twice within a day, for which Stripe remembers keys.

@@ -87,9 +87,16 @@ def read_refund(found: Json) -> Refund:
             amount=whole_money(found["amount"], found["currency"]),
             status=str(found["status"]),
             payment_intent=id_of(found["payment_intent"]),
+            key=refund_key(found),
         )
     except (KeyError, TypeError, InvalidMoney) as error:
         raise PaymentRejected(f"Stripe sent a refund that cannot be read: {_what(error)}") from error
+
+
+def refund_key(found: Json) -> str:
+    """Return our key that a refund was asked for under; empty for one made by hand."""
+    metadata = found.get("metadata")
+    return str(metadata.get("refund_key") or "") if isinstance(metadata, Mapping) else ""
 
 
 def read_listed_refund(found: Json) -> ListedRefund:

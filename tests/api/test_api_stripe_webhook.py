@@ -367,6 +367,29 @@ def test_a_refund_that_fails_after_all_is_taken_back_and_calls_a_person(
         assert ledger.unbalanced_postings(conn) == []
 
 
+def test_old_news_of_a_refund_that_failed_is_settled_by_asking(
+    api: ServedApi, engine: Engine, order: dict[str, Any]
+) -> None:
+    send(api.client, paid_event(order))
+    key = ask_refund_of_unit_1(engine, order)
+    send(api.client, refund_event("re_1", 899, "failed", key))
+    assert send(api.client, charge_event(899)).status_code == 204
+    assert [(r.state, r.stripe_refund_id) for r in rows(engine, refunds)] == [("failed", "re_1")]
+    assert (order_row(engine, order).refunded_minor, rows(engine, inbox_events)[-1].handled) == (0, "known already")
+
+
+def test_an_event_is_sent_again_where_the_payment_service_cannot_be_asked(
+    shop_settings: Settings, engine: Engine, api: ServedApi, order: dict[str, Any]
+) -> None:
+    send(api.client, paid_event(order))
+    key = ask_refund_of_unit_1(engine, order)
+    send(api.client, refund_event("re_1", 899, "failed", key))
+    before = whole_database(engine)
+    with served_api(shop_settings, stripe_api_base="http://127.0.0.1:9/stripe") as cut_off:
+        assert send(cut_off.client, charge_event(899)).status_code >= 500
+    assert whole_database(engine) == before
+
+
 def test_a_refund_by_hand_is_booked_once_and_told(api: ServedApi, engine: Engine, order: dict[str, Any]) -> None:
     send(api.client, paid_event(order))
     for _ in range(2):

@@ -6,17 +6,28 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
+import httpx
 import pytest
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from cli.app import app
-from esim.errors import InvalidInput, NotFound, NumnaRoadError, Refused
+from esim.errors import InvalidInput, NotFound, NumnaRoadError, PaymentUnavailable, Refused
+from esim.money import Money
+from esim.ports import CheckoutLine, CheckoutRequest
 from resources.db.order_store import claim_units
+from resources.db.payments import Booking, Payment, record_payment
 from resources.order_operations import utc_now
+from resources.payments.stripe import stripe_gateway
 from resources.settings import Settings, load_settings
+from sandbox.config import SandboxConfig
+from sandbox.serve import served
 from tests.resources.db.shop import OfferSpec, open_shop, order_state, paid_order, place_order, unit_states
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +150,54 @@ def test_what_makes_no_sense_is_said_before_anything_is_read(shop: Engine) -> No
     refused("say why", "order", "cancel", order_id, "--reason", " ", "--yes", kind=InvalidInput)
 
 
-def test_every_command_on_orders_reaches_its_action(shop: Engine) -> None:
+@pytest.fixture
+def stripe(monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    """A sandbox that the commands find by their settings, and a client for its control routes."""
+    with served(replace(SandboxConfig(plans_per_provider=10), api_url="http://127.0.0.1:9")) as sandbox:
+        monkeypatch.setenv("STRIPE_API_BASE", f"{sandbox.base_url}/stripe")
+        with httpx.Client(base_url=sandbox.base_url, timeout=10) as client:
+            yield client
+
+
+def paid_in_stripe(shop: Engine, stripe: httpx.Client) -> tuple[UUID, str]:
+    """An order whose payment the sandbox's Stripe has, and the charge of it."""
+    with shop.begin() as conn:
+        order_id = place_order(conn, now=utc_now())
+    line = CheckoutLine("Japan", Money(499, "USD"), 1)
+    until = utc_now() + timedelta(hours=1)
+    asked = CheckoutRequest(str(order_id), "OID001", (line,), "a@b.test", "http://x.test/", "http://x.test/", until)
+    gateway = stripe_gateway(load_settings())
+    page = gateway.create_checkout(asked)
+    gateway.close()
+    told = stripe.post(f"/sandbox/stripe/pay/{page.session_id}", json={"outcome": "succeed"}).raise_for_status()
+    intent = str(told.json()["payment_intent"])
+    with shop.begin() as conn:
+        payment = Payment(order_id, intent, page.session_id, Money(499, "USD"), "test")
+        record_payment(conn, payment, Booking("test", utc_now(), 70))
+    [charge] = stripe.get("/sandbox/charges").json()["charges"]
+    return order_id, str(charge["charge_id"])
+
+
+def test_money_refunded_in_the_dashboard_is_found_before_it_is_written_down(shop: Engine, stripe: httpx.Client) -> None:
+    order_id, charge = paid_in_stripe(shop, stripe)
+    stripe.post(f"/stripe/charges/{charge}/refund", data={"amount": ""})
+    said = ask("order", "refund", order_id, "--all", "--paid-elsewhere", "--reason", "by hand", "--yes")
+    assert "4.99 USD was refunded at the payment service, of which nobody had told" in " ".join(said.split())
+    assert rows(shop, "select reason, amount_minor::int, esim_n from refunds") == [("refunded by hand", 499, None)]
+    assert (order_state(shop, order_id), unit_states(shop, order_id)) == ("refunded", ["refunded"])
+
+
+def test_nothing_is_written_down_as_paid_elsewhere_while_stripe_is_away(
+    shop: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRIPE_API_BASE", "http://127.0.0.1:9/stripe")
+    order_id = paid_order(shop, now=utc_now())
+    words = ("order", "refund", order_id, "--all", "--paid-elsewhere", "--reason", "by bank", "--yes")
+    refused("must be known first, and nothing was changed: Stripe did not list", *words, kind=PaymentUnavailable)
+    assert (unit_states(shop, order_id), rows(shop, "select 1 from refunds")) == (["queued"], [])
+
+
+def test_every_command_on_orders_reaches_its_action(shop: Engine, stripe: httpx.Client) -> None:
     order_id = paid_order(shop, now=utc_now(), units=2)
     why = ("--reason", "why", "--yes")
     assert "Nothing to do" in ask("order", "retry", order_id, *why)

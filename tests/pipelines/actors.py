@@ -216,6 +216,8 @@ class RefundingGateway:
         self.failures = deque(failures)
         self.status = status
         self.paid: dict[str, Refund] = {}
+        self.by_hand: list[Refund] = []
+        self.away: PaymentError | None = None
         self.calls = 0
         self.known_fee: Money | None = None
 
@@ -225,11 +227,25 @@ class RefundingGateway:
     def refund_made(self, payment_intent: str, key: str) -> Refund | None:
         return self.paid.get(key)
 
+    def refunds_of(self, payment_intent: str) -> list[Refund]:
+        if self.away is not None:
+            raise self.away
+        return [
+            made for made in reversed([*self.paid.values(), *self.by_hand]) if made.payment_intent == payment_intent
+        ]
+
+    def pays_by_hand(self, payment_intent: str, minor: int) -> Refund:
+        """Make a refund as somebody does in the dashboard; no event tells of it."""
+        made = Refund(f"re_hand_{len(self.by_hand) + 1}", Money(minor, "USD"), "succeeded", payment_intent)
+        self.by_hand.append(made)
+        return made
+
     def refund(self, payment_intent: str, amount: Money, *, key: str, reason: str, faults: int = 0) -> Refund:
         self.calls += 1
         if self.failures:
             raise self.failures.popleft()
-        return self.paid.setdefault(key, Refund(f"re_{len(self.paid) + 1}", amount, self.status, payment_intent))
+        made = Refund(f"re_{len(self.paid) + 1}", amount, self.status, payment_intent, key)
+        return self.paid.setdefault(key, made)
 
 
 class HandClock:

@@ -48,6 +48,10 @@ class Account(RefundingGateway):
     def refunds_since(self, since: datetime) -> Iterator[ListedRefund]:
         return self._listed([listed for listed in reversed(self.refunds) if listed.created_at >= since])
 
+    def refunds_of(self, payment_intent: str) -> list[Refund]:
+        listed = [one.refund for one in self.refunds if one.refund.payment_intent == payment_intent]
+        return [*reversed(listed), *super().refunds_of(payment_intent)]
+
     def dispute_movements_since(self, since: datetime) -> Iterator[DisputeMovement]:
         return self._listed([moved for moved in reversed(self.movements) if moved.made_at >= since])
 

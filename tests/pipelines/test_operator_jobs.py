@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 import pytest
 
+from esim.errors import PaymentUnavailable
 from pipelines.operator_jobs import OrderAction, ProviderAction, operate_order, operate_provider, operator_jobs
 from resources.order_operations import OrderTools, utc_now
 from tests.pipelines.conftest import Shop
@@ -76,6 +77,18 @@ def test_refusal_fails_the_run_with_its_sentence(shop: Shop, launch: Launch) -> 
     assert "about one eSIM" in sentence_of(launch(operate_order, action="ABANDON", order=str(order_id)))
     assert "provider_order_id" in sentence_of(launch(operate_order, action="BOUGHT", order=str(order_id), units=[1]))
     assert "no order 'OID999'" in sentence_of(launch(operate_order, action="RETRY", order="OID999"))
+
+
+def test_the_launchpad_asks_the_payment_service_before_it_writes_down(shop: Shop, launch: Launch, rows: Rows) -> None:
+    order_id = paid_order(shop.engine, now=utc_now())
+    config = {"action": "PAID_ELSEWHERE", "order": str(order_id), "all_units": True}
+    shop.gateway.away = PaymentUnavailable("Stripe did not answer; try again later")
+    assert "must be known first, and nothing was changed" in sentence_of(launch(operate_order, **config))
+    assert rows("select 1 from refunds") == []
+    shop.gateway.away = None
+    shop.gateway.pays_by_hand(f"pi_{order_id.hex}", 499)
+    assert "of which nobody had told: booked now" in str(metadata_of(launch(operate_order, **config))["changes"])
+    assert rows("select amount_minor, esim_n from refunds") == [{"amount_minor": 499, "esim_n": None}]
 
 
 @pytest.mark.parametrize("action", list(OrderAction))

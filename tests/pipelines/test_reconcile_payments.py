@@ -8,10 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from esim.errors import PaymentError
 from esim.money import Money
-from esim.ports import CheckoutSession
+from esim.ports import CheckoutSession, Refund
 from pipelines.reconcile_payments import reconcile_payments
 from resources.db.findings import accept_finding, open_findings
 from resources.db.payments import Booking
@@ -224,6 +225,75 @@ def test_an_event_that_cannot_be_applied_is_told_and_keeps_the_mark(
     assert rows("select 1 from reconciliation_marks") == []
     reconcile_payments(tools)
     assert len(told(rows, "reconcile_failed")) == 1
+
+
+def test_whatever_one_event_breaks_the_next_ones_are_applied(
+    tools: OrderTools, account: Account, engine: Engine, rows: Rows
+) -> None:
+    order_id, other, paged = paid_order(engine, now=PAID_AT), pending(engine), pending(engine)
+    with engine.begin() as conn:  # a row that the store refuses, as a defect of ours would write it
+        conn.execute(text("alter table refunds add constraint no_hundreds check (amount_minor <> 100)"))
+        conn.execute(text("alter table orders add constraint no_eights check (payment_intent <> 'pi_8')"))
+    broken = account.tells(
+        "charge.refunded", PAID_AT, order_id, f"pi_{order_id.hex}", amount_refunded=100, currency="usd"
+    )
+    account.pays(paged, PAID_AT, intent="pi_8")
+    account.events.pop()
+    account.pays(other, PAID_AT)
+    report = reconcile_payments(tools)
+    assert report.failed == [
+        f"event {broken.event_id} (charge.refunded): IntegrityError",
+        "payment page cs_pi_8: IntegrityError",
+    ]
+    assert order_state(engine, other) == "paid"
+    assert rows("select 1 from reconciliation_marks") == []
+    with engine.connect() as conn:
+        found = open_findings(conn, ["payments"])
+    assert {one.subject for one in found} == {broken.event_id, "cs_pi_8"}
+    assert len(told(rows, "reconcile_failed")) == 2
+    with engine.begin() as conn:
+        conn.execute(text("alter table refunds drop constraint no_hundreds"))
+        conn.execute(text("alter table orders drop constraint no_eights"))
+    tools.clock.advance(hours=1)  # type: ignore[attr-defined]
+    assert reconcile_payments(tools).failed == []
+    with engine.connect() as conn:
+        assert open_findings(conn, ["payments"]) == []
+    assert (order_state(engine, paged), len(rows("select 1 from refunds"))) == ("paid", 1)
+
+
+def test_a_store_that_is_away_ends_the_look(tools: OrderTools, account: Account, engine: Engine, rows: Rows) -> None:
+    account.pays(pending(engine), PAID_AT)
+    with engine.begin() as conn:
+        conn.execute(
+            text(
+                "create function goes_away() returns trigger language plpgsql as"
+                " $$ begin raise exception 'going away' using errcode = '57P01'; end $$"
+            )
+        )
+        conn.execute(text("create trigger goes_away before update on orders execute function goes_away()"))
+    with pytest.raises(OperationalError):
+        reconcile_payments(tools)
+    assert rows("select 1 from reconciliation_findings") == []
+
+
+def test_a_failed_refunds_old_news_is_settled_by_asking(
+    tools: OrderTools, account: Account, engine: Engine, rows: Rows
+) -> None:
+    order_id = paid_order(engine, now=PAID_AT)
+    intent = f"pi_{order_id.hex}"
+    key = f"refund:{order_id}:1"
+    with engine.begin() as conn:
+        conn.execute(
+            text(
+                "insert into refunds (refund_key, order_id, esim_n, payment_intent, amount_minor, currency, reason,"
+                " state, stripe_refund_id) values (:key, :order_id, 1, :intent, 499, 'USD', 'test', 'failed', 're_1')"
+            ),
+            {"key": key, "order_id": order_id, "intent": intent},
+        )
+    account.paid[key] = Refund("re_1", Money(499, "USD"), "failed", intent, key)
+    account.tells("charge.refunded", PAID_AT, order_id, intent, amount_refunded=499, currency="usd")
+    report = reconcile_payments(tools)
+    assert (report.failed, report.mended, len(rows("select 1 from refunds"))) == ([], [], 1)
 
 
 def test_a_page_the_payment_service_does_not_know_stops_nothing(

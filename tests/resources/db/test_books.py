@@ -151,6 +151,7 @@ BROKEN: dict[str, tuple[str, str]] = {
         " from (values ('cash', -1), ('disputes', 1)) as side(account, micros)",
     ),
     "another sum paid back": ("refunds_differ", "update orders set refunded_minor = 0 where order_id = :order_id"),
+    "more paid back than was paid": ("paid_back_over", "update refunds set amount_minor = amount_minor * 100"),
     "a delivery without its cost": ("cost_differs", "delete from ledger_entries where posting_key like 'cost:%'"),
     "a delivery booked twice": (
         "cost_differs",

@@ -94,6 +94,10 @@ def test_refund_is_paid_once_per_key_and_never_beyond_the_charge(gateway: Stripe
     gateway.refund(intent, Money(2998, "USD"), key="unit-3", reason="duplicate")
     assert gateway.refund_made(intent, "unit-1") == first
     assert gateway.refund_made(intent, "unit-2") is None
+    assert [(made.amount.minor, made.key) for made in gateway.refunds_of(intent)] == [
+        (2998, "unit-3"),
+        (1000, "unit-1"),
+    ]
     with pytest.raises(PaymentRejected, match="charge_already_refunded"):
         gateway.refund(intent, Money(1, "USD"), key="unit-4", reason="duplicate")
     rows = web.get("/sandbox/charges").json()["charges"][0]["refunds"]
