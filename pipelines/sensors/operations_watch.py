@@ -15,6 +15,8 @@ from sqlalchemy import Connection
 
 from assets.operations import alert_events
 from pipelines.runs import last_run
+from pipelines.sensors.cursors import read_cursor
+from pipelines.sensors.failing_ticks import failing_schedules, failing_sensors
 from resources.db.alerts import AlertKind, OpenAlert, end_alert, open_alerts, raise_alert, watch
 from resources.db.watch_figures import WATCH, StoreFigures, beat, store_figures
 from resources.order_operations import OrderTools, ToolSource
@@ -98,9 +100,11 @@ def operations_watch_sensor(
     """Look, tell what begins or ends, and report the open alerts when they changed."""
     tools = operations.tools()
     now, instance = tools.clock(), context.instance
-    before = Cursor(*json.loads(context.cursor)) if context.cursor else None
+    before = read_cursor(context.cursor, Cursor)
     names = [sensor.name for sensor in context.repository_def.sensor_defs] if context.repository_def else []
     silent = silent_sensors(instance.all_instigator_state(instigator_type=InstigatorType.SENSOR), names, now)
+    clocks = [schedule.name for schedule in context.repository_def.schedule_defs] if context.repository_def else []
+    silent = failing_schedules(instance, clocks) | failing_sensors(instance, names, now) | silent
     with tools.engine.begin() as conn:
         figures = store_figures(conn, now)
         _watch_store(conn, figures, tools, now)

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from assets.publishing import price_context
 from pipelines.catalogue_jobs import republish_catalogue
 from pipelines.runs import LastRun, last_run
+from pipelines.sensors.cursors import read_cursor
 from resources.db.tables import catalogue_versions
 from resources.order_operations import OrderTools, ToolSource
 
@@ -59,7 +60,7 @@ def price_conditions_sensor(
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare what decides prices with the last look, and ask for one republication per change."""
     tools = operations.tools()
-    before = Cursor(*json.loads(context.cursor)) if context.cursor else None
+    before = read_cursor(context.cursor, Cursor)
     seen = look(tools, context.instance)
     if reason := decide(before, seen, last_run(context.instance, republish_catalogue.name)):
         return dg.SkipReason(reason)

@@ -15,6 +15,7 @@ from assets.operations import health_events, health_rule
 from pipelines.operations_jobs import watch_resting_providers
 from pipelines.provider_watch import UNFUNDED_EVERY
 from pipelines.runs import LastRun, last_run
+from pipelines.sensors.cursors import read_cursor
 from resources.db.outages import unfunded_providers
 from resources.db.provider_health import ProviderHealth, refresh_health
 from resources.db.provider_state import resting_providers
@@ -59,7 +60,7 @@ def provider_health_sensor(
     """Roll up, report and probe."""
     tools = operations.tools()
     now = tools.clock()
-    before = Cursor(*json.loads(context.cursor)) if context.cursor else None
+    before = read_cursor(context.cursor, Cursor)
     health = refresh_health(tools.engine, health_rule(tools.settings), now)
     resting, unfunded = _to_watch(tools, now)
     wanted = resting or unfunded

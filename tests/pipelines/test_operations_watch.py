@@ -3,20 +3,31 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, SensorInstigatorData
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
 from dagster._daemon.types import DaemonHeartbeat
+from dagster_shared.error import SerializableErrorInfo
 from sqlalchemy import text
 
 from pipelines.definitions import defs
 from pipelines.order_jobs import send_due_notices
 from pipelines.runs import last_run
+from pipelines.sensors.cursors import read_cursor
 from pipelines.sensors.operations_watch import (
+    Cursor,
     operations_watch_sensor,
     run_failure_alerts,
     troubles,
@@ -169,6 +180,64 @@ def test_a_sensor_that_is_not_evaluated_any_more_is_told_and_one_a_person_stoppe
     evaluated("a_sensor_of_an_older_version", 3600)
     assert watch.look(seconds=10) == ["sensor_silent"]
     assert is_open(shop.engine) == [("sensor_silent", "aftermath_sensor")]
+
+
+def ticked(instance: dg.DagsterInstance, name: str, kind: InstigatorType, at: datetime, status: TickStatus) -> None:
+    """Let a sensor or schedule have a tick, and its state say what the daemon would write."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("numnaroad"), "__repository__")
+    origin = RemoteInstigatorOrigin(repository, name)
+    good = None if status is TickStatus.FAILURE else at.timestamp()
+    data: SensorInstigatorData | ScheduleInstigatorData = ScheduleInstigatorData("7 * * * *")
+    if kind is InstigatorType.SENSOR:
+        data = SensorInstigatorData(
+            last_tick_start_timestamp=at.timestamp(), min_interval=15, last_tick_success_timestamp=good
+        )
+    state = InstigatorState(origin, kind, InstigatorStatus.RUNNING, data)
+    known = instance.get_instigator_state(state.instigator_origin_id, state.selector_id)
+    (instance.update_instigator_state if known else instance.add_instigator_state)(state)
+    instance.create_tick(
+        TickData(
+            state.instigator_origin_id,
+            name,
+            kind,
+            status,
+            at.timestamp(),
+            run_ids=["run"] if status is TickStatus.SUCCESS else None,
+            error=SerializableErrorInfo("broken", [], None) if status is TickStatus.FAILURE else None,
+            selector_id=state.selector_id,
+        )
+    )
+
+
+def test_a_sensor_that_fails_at_every_tick_is_told(shop: Shop, watch: Watch, instance: dg.DagsterInstance) -> None:
+    def tick(status: TickStatus) -> list[str]:
+        kinds = watch.look(seconds=15)
+        ticked(instance, "price_conditions_sensor", InstigatorType.SENSOR, shop.clock(), status)
+        return kinds
+
+    tick(TickStatus.SKIPPED)
+    looks = [tick(TickStatus.FAILURE) for _ in range(12)]
+    assert (looks[7], looks[-1]) == ([], ["sensor_silent"])
+    assert "price_conditions_sensor has failed at every tick for 120 s" in told(shop.engine)[0]
+    tick(TickStatus.SKIPPED)
+    assert watch.look(seconds=15) == []
+
+
+def test_a_schedule_whose_newest_tick_failed_is_told_until_one_succeeds(
+    shop: Shop, watch: Watch, instance: dg.DagsterInstance
+) -> None:
+    for status, kinds in (
+        (TickStatus.SUCCESS, []),
+        (TickStatus.FAILURE, ["sensor_silent"]),
+        (TickStatus.SUCCESS, []),
+    ):
+        ticked(instance, "prove_books_schedule", InstigatorType.SCHEDULE, shop.clock(), status)
+        assert watch.look(seconds=15) == kinds
+
+
+@pytest.mark.parametrize("cursor", [None, "", "[]", "[1, 2, 3, 4, 5, 6, 7]", '{"open": []}', "3", "no json"])
+def test_a_cursor_of_another_version_is_none(cursor: str | None) -> None:
+    assert read_cursor(cursor, Cursor) is None
 
 
 def test_a_daemon_that_was_heard_of_and_is_not_any_more_is_told(
