@@ -134,7 +134,8 @@ def _cases(
 
 def _is_plain(case: _Case, siblings: Sequence[UnitRow]) -> bool:
     attempt, order = case.attempt, case.order
-    within = not case.booked.above_ceiling and case.booked.unconverted is None
+    booked = case.booked
+    within = booked.cost.currency == attempt.currency and not booked.above_ceiling and booked.unconverted is None
     undisturbed = order.status is OrderStatus.PROCESSING and order.hold_reason is None
     takes = attempt.state in OPEN_STATES and case.unit.status in TAKES_DELIVERY
     quiet = all(unit.status in _QUIET for unit in siblings)
