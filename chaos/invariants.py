@@ -25,6 +25,7 @@ WAITS: tuple[tuple[str, str], ...] = (
     ("paid back by hand, nobody knows for which eSIM", "may be paid back already"),
     ("all of it paid back by hand before it was delivered", "by hand, all of it"),
     ("a provider named an eSIM that another order has", "names an eSIM that another order has"),
+    ("a provider named an eSIM that is in stock", "names an eSIM that is in stock"),
 )
 
 
@@ -135,6 +136,21 @@ def no_esim_has_two_owners(sides: Sides) -> Iterator[Violation]:
                 yield _of(unit, "delivered is what was sold", f"{unit['provider']} never sold the eSIM it was given")
             if given[key] > 1:
                 yield _of(unit, "no eSIM has two owners", "another unit was given the same eSIM")
+
+
+def stock_is_nobodys(sides: Sides) -> Iterator[Violation]:
+    """An eSIM in stock is no customer's, neither by its ICCID nor by the provider's order."""
+    delivered = [unit for unit in sides.units.values() if unit["status"] == "delivered"]
+    by_iccid = {(unit["provider"], bytes(unit["iccid_hash"])): unit for unit in delivered}
+    by_order = {(unit["provider"], unit["provider_order_id"]): unit for unit in delivered}
+    for row in (row for row in sides.stock if row["state"] == "stock"):
+        unit = by_order.get((row["provider"], row["provider_order_id"]))
+        if unit is None and row["iccid_hash"] is not None:
+            unit = by_iccid.get((row["provider"], bytes(row["iccid_hash"])))
+        if unit is not None:
+            yield _of(
+                unit, "stock is nobody's", f"its {row['provider']} order {row['provider_order_id']} is in stock too"
+            )
 
 
 def refunds_are_paid_once(sides: Sides) -> Iterator[Violation]:
@@ -260,6 +276,7 @@ RULES: tuple[Callable[[Sides], Iterator[Violation]], ...] = (
     nothing_is_sold_behind_our_back,
     nothing_is_booked_that_was_not_sold,
     no_esim_has_two_owners,
+    stock_is_nobodys,
     refunds_are_paid_once,
     refunds_agree_with_stripe,
     the_ledger_balances,

@@ -117,6 +117,13 @@ def resolve(  # noqa: PLR0913, PLR0917 - one parameter an option
     attempt: Annotated[
         int | None, typer.Option(help="The attempt that was looked into; another one is refused")
     ] = None,
+    although_unproven: Annotated[
+        bool,
+        typer.Option(
+            "--although-unproven",
+            help="With --bought: although the order looks older, or another purchase of the same plan is open",
+        ),
+    ] = False,
     release_hold: ReleaseHold = False,
     name: As = None,
     yes: Yes = False,
@@ -126,11 +133,13 @@ def resolve(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     if [not_bought, bought is not None, abandon].count(True) != 1:
         raise InvalidInput("say one of --not-bought, --bought ID and --abandon")
+    if although_unproven and bought is None:
+        raise InvalidInput("--although-unproven goes with --bought ID")
     doubt = Doubt(unit, attempt)
 
     def resolved(desk: "OperatorDesk", who: "Operator", order_id: "UUID") -> "Done":
         if bought is not None:
-            return desk.bought(order_id, who, doubt, bought)
+            return desk.bought(order_id, who, doubt, bought, although_unproven=although_unproven)
         if abandon:
             return desk.abandon(order_id, who, doubt, release_hold=release_hold)
         return desk.not_bought(order_id, who, doubt)

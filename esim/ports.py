@@ -109,7 +109,8 @@ class Provider(Protocol):
     def resolve(self, request: PurchaseRequest, evidence: Evidence, now: datetime) -> Outcome:
         """Find out what became of a purchase whose answer was lost, by our reference or the contract's own way.
 
-        `Unknown` means: not known yet, ask again; `Rejected(NOT_BOUGHT)` is given only after the settle time.
+        `Unknown` means: not known yet, ask again; `Rejected(NOT_BOUGHT)` is given only after the settle time. Where
+        purchases are serialised, `OTHER_ORDERS` in `evidence` are other purchases': none of them is this one.
         """
         ...
 

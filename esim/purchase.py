@@ -13,6 +13,7 @@ from esim.money import Cost
 
 Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
 Evidence = Mapping[str, Json]
+OTHER_ORDERS = "other_orders"  # in the evidence a look-up is given: order number -> "2.5 USD" or None
 
 
 class ErrorType(StrEnum):
@@ -107,12 +108,25 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderFacts:
+    """What a provider's answer says of an order, as far as it does: it tells whose the order is.
+
+    `reference` is what it was bought under; `packages` are its plan's names, any of which is right.
+    """
+
+    reference: str = ""
+    packages: frozenset[str] = frozenset()
+    ordered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Provisioned:
-    """Bought and delivered."""
+    """Bought and delivered. `facts` are told where an order was read by its number (`order_status`)."""
 
     profile: EsimProfile
     provider_order_id: str
     cost: Cost | None = None
+    facts: OrderFacts = field(default=OrderFacts(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,10 @@ class OperateOrder(dg.Config):
     again: bool = Field(default=False, description="refund: ask again where Stripe refused for good.")
     attempt: int | None = Field(default=None, description="not_bought, bought, abandon: the attempt you looked into.")
     provider_order_id: str = Field(default="", description="bought: the provider's order that bought it.")
+    although_unproven: bool = Field(
+        default=False,
+        description="bought: although the order looks older, or another purchase of the same plan is open.",
+    )
 
 
 class OperateProvider(dg.Config):
@@ -145,7 +149,8 @@ def _on_doubt(desk: OperatorDesk, who: Operator, config: OperateOrder) -> Done:
         return desk.abandon(order_id, who, doubt, release_hold=config.release_hold)
     if not config.provider_order_id:
         raise InvalidInput("bought needs provider_order_id: the order at the provider", field="provider_order_id")
-    return desk.bought(order_id, who, doubt, config.provider_order_id)
+    number, although_unproven = config.provider_order_id, config.although_unproven
+    return desk.bought(order_id, who, doubt, number, although_unproven=although_unproven)
 
 
 def _act(

@@ -21,6 +21,7 @@ from resources.db.marks import looked_until, note_looked
 from resources.db.settlement import Scribe, keep_outcome
 from resources.db.statement_rules import StatementDay, compare_statement, statement_days
 from resources.db.statements import keep_lines, likely_attempts, match_lines, oldest_unmatched
+from resources.db.stock import is_kept
 from resources.db.tables import purchase_attempts
 from resources.order_operations import OrderTools
 
@@ -71,12 +72,12 @@ def _by_statement(
 ) -> ProviderReport:
     slug, start = provider.slug, since or _start(tools, provider.slug, now)
     lines = keep_lines(tools.engine, slug, provider.purchases_since(start), tools.vault, now)
-    looked_up, stocked = _keep_late(tools, provider, run_id)
+    settled_before = now - timedelta(seconds=provider.capabilities.settle_seconds) - EDGE
+    looked_up, stocked = _keep_late(tools, provider, settled_before, run_id)
     balance, of_balance = _balance(tools, provider, now) if not provider.capabilities.resolves_for_certain else ("", [])
-    settle = timedelta(seconds=provider.capabilities.settle_seconds) + EDGE
     with tools.engine.begin() as conn:
         match_lines(conn, slug)
-        found = compare_statement(conn, slug, start + EDGE, now - settle)
+        found = compare_statement(conn, slug, start + EDGE, settled_before)
         settled = settle_findings(conn, _side(provider), [*found, *of_balance], now)
         if since is None:
             note_looked(conn, _side(provider), now)
@@ -100,14 +101,15 @@ def _start(tools: OrderTools, slug: str, now: datetime) -> datetime:
         return min(start, oldest_unmatched(conn, slug, now - FIRST_LOOK) or start)
 
 
-def _keep_late(tools: OrderTools, provider: Provider, run_id: str | None) -> tuple[int, int]:
+def _keep_late(tools: OrderTools, provider: Provider, settled_before: datetime, run_id: str | None) -> tuple[int, int]:
     """Read the orders that purchases without an eSIM may have been; return how many, and how many went to stock.
 
     The very order of the statement is read, by its own number: what a look-up by time finds might be another unit's.
+    A line younger than `settled_before` may be a purchase whose answer is on its way.
     """
     with tools.engine.begin() as conn:
         match_lines(conn, provider.slug)
-        likely = likely_attempts(conn, provider.slug)
+        likely = likely_attempts(conn, provider.slug, settled_before)
     kept = 0
     for attempt_id, number in likely.items():
         with tools.engine.connect() as conn:
@@ -116,7 +118,8 @@ def _keep_late(tools: OrderTools, provider: Provider, run_id: str | None) -> tup
         outcome = provider.order_status(number, stored_request(attempt))
         if isinstance(outcome, Provisioned | Pending) and outcome.provider_order_id == number:
             keep_outcome(tools.engine, attempt_id, outcome, Scribe(tools.vault, ACTOR, tools.clock(), run_id))
-            kept += 1
+            with tools.engine.connect() as conn:
+                kept += is_kept(conn, attempt_id)
     return len(likely), kept
 
 

@@ -21,15 +21,26 @@ from esim.provisioning import (
     failover_sequence,
     provision,
 )
-from esim.purchase import ErrorType, Outcome, Pending, PurchaseRequest, Rejected, Unknown
+from esim.purchase import (
+    OTHER_ORDERS,
+    ErrorType,
+    Evidence,
+    Outcome,
+    Provisioned,
+    PurchaseRequest,
+    Rejected,
+    Unknown,
+)
 from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.candidates import Candidates
+from resources.db.esim_owners import other_orders, slot_is_taken
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
 from resources.db.outages import note_late_refusal, note_refusal
 from resources.db.overdue import give_up_overdue
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import Scribe, keep_outcome
+from resources.db.stock import is_kept
 from resources.db.tables import OPEN_STATES, purchase_attempts
 from resources.order_operations import OrderTools
 
@@ -74,8 +85,10 @@ def look_up_attempt(tools: OrderTools, attempt_id: int, n: int, actor: str, run_
 def look_up_late(tools: OrderTools, late: LateArrival, actor: str, run_id: str | None) -> list[UnitReport]:
     """Ask about a closed attempt that an event speaks of; without a final answer the event comes up again."""
     outcome, report = _look_up(tools, late.attempt_id, 0, actor, run_id)
-    if not isinstance(outcome, Pending | Unknown):
-        with tools.engine.begin() as conn:
+    with tools.engine.begin() as conn:
+        # What turned out to be another purchase's was not kept: this one is as unclear as before.
+        found = isinstance(outcome, Provisioned) and is_kept(conn, late.attempt_id)
+        if found or isinstance(outcome, Rejected):
             event_worked(conn, late.event, tools.clock())
     return [report]
 
@@ -127,7 +140,8 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
     provider = tools.providers[attempt.provider]
     started = tools.clock()
     request = stored_request(attempt)
-    outcome = proven(_ask(provider, attempt, request, started), request, provider.capabilities.settle_seconds, started)
+    outcome = _ask(tools, provider, attempt, request, started)
+    outcome = proven(outcome, request, provider.capabilities.settle_seconds, started)
     now = tools.clock()
     if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
         scribe = Scribe(tools.vault, actor, now, run_id)
@@ -139,14 +153,29 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
     return outcome, UnitReport(attempt.order_id, n, attempt.provider, f"looked up: {outcome_word(outcome)}", latency_ms)
 
 
-def _ask(provider: Provider, attempt: Row[Any], request: PurchaseRequest, now: datetime) -> Outcome:
+def _ask(tools: OrderTools, provider: Provider, attempt: Row[Any], request: PurchaseRequest, now: datetime) -> Outcome:
+    evidence = _evidence(tools, attempt)
     try:
         if attempt.state == "pending" and attempt.provider_order_id:
             return provider.order_status(attempt.provider_order_id, request)
-        evidence: Mapping[str, Any] = attempt.evidence or {}
-        return provider.resolve(request, evidence, now)
+        outcome = provider.resolve(request, evidence, now)
     except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the purchase stays open
         return Unknown(ErrorType.UNKNOWN, f"{provider.slug}: {type(error).__name__} while looking it up")
+    if attempt.state in OPEN_STATES or attempt.slot is None:
+        return outcome
+    with tools.engine.connect() as conn:  # asked last: who begins after this was not in the answer
+        taken = slot_is_taken(conn, attempt)
+    words = f"{provider.slug}: another purchase is open that cannot be told from this one; looked up after it"
+    return Unknown(ErrorType.UNKNOWN, words) if taken else outcome
+
+
+def _evidence(tools: OrderTools, attempt: Row[Any]) -> Evidence:
+    """Return what an attempt noted before it bought, with the orders known to be others' where only that tells them."""
+    evidence: Mapping[str, Any] = attempt.evidence or {}
+    if attempt.slot is None:
+        return evidence
+    with tools.engine.connect() as conn:
+        return {**evidence, OTHER_ORDERS: other_orders(conn, attempt)}
 
 
 def _note_health(tools: OrderTools, trial: Trial) -> None:

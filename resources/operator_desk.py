@@ -128,11 +128,14 @@ class OperatorDesk:
 
         return self._do(close)
 
-    def bought(self, order_id: UUID, who: Operator, doubt: Doubt, provider_order_id: str) -> Done:
+    def bought(
+        self, order_id: UUID, who: Operator, doubt: Doubt, provider_order_id: str, *, although_unproven: bool = False
+    ) -> Done:
         """Read an order at the provider and deliver it where the provider's answer is clear.
 
         Raises:
-            Refused: the provider does not say that it delivered, or it is another's; nothing was changed.
+            Refused: the provider does not say that it delivered, or it is another's, or (unless `although_unproven`)
+                may be; nothing was changed.
         """
         engine = self._tools.engine
         with engine.begin() as conn:
@@ -147,9 +150,13 @@ class OperatorDesk:
         if not isinstance(outcome, Provisioned):
             raise Refused(_not_delivered(provider.slug, provider_order_id, outcome))
         meant, vault = Doubt(doubt.n, attempt.number), self._tools.vault
-        return self._do(
-            lambda conn: operator_resolve.resolve_bought(conn, order_id, who, meant, found=outcome, vault=vault)
-        )
+
+        def deliver(conn: Connection) -> Done:
+            return operator_resolve.resolve_bought(
+                conn, order_id, who, meant, found=outcome, vault=vault, although_unproven=although_unproven
+            )
+
+        return self._do(deliver)
 
     def abandon(self, order_id: UUID, who: Operator, doubt: Doubt, *, release_hold: bool = False) -> Done:
         """See `resources.db.operator_resolve.resolve_abandoned`."""

@@ -1,26 +1,25 @@
 """Clear deliveries of many units in one transaction: what nearly every purchase ends in, at a tenth of the statements.
 
 Only what needs no thought goes this way: an open attempt of a unit that takes delivery, an order nobody holds, an eSIM
-nobody else has, a cost within its ceiling. Everything else is left to `resources.db.settlement`, which knows all cases.
-Locks are taken in one order (orders by id, then attempts, then units, then ICCIDs), so two batches cannot block
-each other.
+that nobody else has and that is not in stock, a cost within its ceiling. Everything else is left to
+`resources.db.settlement`, which knows all cases. Locks are taken in one order (orders by id, then attempts, then units,
+then eSIMs), so two batches cannot block each other.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, text
 
-from esim.money import Cost
 from esim.orders import OrderStatus, UnitStatus, status_from_units
 from esim.purchase import Provisioned
 from resources.db import ledger, notices
-from resources.db.costs import CostBook
+from resources.db.costs import Booked, CostBook
 from resources.db.delivery_writes import DeliveryWrites
+from resources.db.esim_owners import Named, taken
 from resources.db.tables import OPEN_STATES
 from resources.db.transitions import (
     OrderMove,
@@ -35,15 +34,10 @@ from resources.db.transitions import (
 from resources.db.vault import ICCID, Vault
 
 TAKES_DELIVERY = frozenset({UnitStatus.WORKING, UnitStatus.PENDING, UnitStatus.UNKNOWN, UnitStatus.ATTENTION})
-SAME_ESIM = timedelta(days=90)  # providers use ICCIDs again, but not while the eSIM they named is young
 _QUIET = frozenset({*TAKES_DELIVERY, UnitStatus.QUEUED, UnitStatus.DELIVERED}) - {UnitStatus.ATTENTION}
 _LOCK_ATTEMPTS = text(
     "select a.*, p.order_fee_micros from purchase_attempts a join providers p on p.slug = a.provider"
     " where a.attempt_id = any(:ids) order by a.attempt_id for update of a"
-)
-_KNOWN_ICCIDS = text("select iccid_hash from esims where iccid_hash = any(:hashes)")
-_LOCK_ICCIDS = text(
-    "select pg_advisory_xact_lock(key) from (select key from unnest(cast(:keys as bigint[])) key order by key) sorted"
 )
 
 
@@ -69,8 +63,7 @@ class _Case:
     unit: UnitRow
     order: OrderRow
     iccid_hash: bytes
-    cost: Cost
-    micros: int
+    booked: Booked
 
 
 def deliver_together(engine: Engine, vault: Vault, deliveries: Sequence[Delivery]) -> list[bool]:
@@ -88,7 +81,7 @@ def deliver_together(engine: Engine, vault: Vault, deliveries: Sequence[Delivery
 
 
 def delivered_columns(
-    vault: Vault, attempt: Row[Any], outcome: Provisioned, cost: Cost, micros: int, now: datetime
+    vault: Vault, attempt: Row[Any], outcome: Provisioned, booked: Booked, now: datetime
 ) -> Mapping[str, object]:
     """Return what a unit's row says of the eSIM that was delivered."""
     profile = outcome.profile
@@ -100,27 +93,20 @@ def delivered_columns(
         "iccid_enc": vault.encrypt(profile.iccid.encode(), ICCID),
         "iccid_hash": vault.lookup_hash(profile.iccid),
         "profile_enc": vault.encrypt_profile(profile),
-        "cost_amount": cost.amount,
-        "cost_currency": cost.currency,
-        "cost_micros": micros,
+        "cost_amount": booked.cost.amount,
+        "cost_currency": booked.cost.currency,
+        "cost_micros": booked.micros,
         "delivered_at": now,
         "next_attempt_at": None,
         "slot_wait_since": None,
     }
 
 
-def delivered_attempt(
-    outcome: Provisioned, cost: Cost, micros: int, now: datetime, latency_ms: int | None
-) -> dict[str, object]:
+def delivered_attempt(outcome: Provisioned, booked: Booked, now: datetime, latency_ms: int | None) -> dict[str, object]:
     """Return what an attempt's row says of a purchase that was delivered."""
     values: dict[str, object] = {"state": "provisioned", "provider_order_id": outcome.provider_order_id}
-    values |= {"cost": cost.amount, "cost_micros": micros, "finished_at": now}
+    values |= {"cost": booked.cost.amount, "cost_micros": booked.micros, "finished_at": now}
     return values | ({} if latency_ms is None else {"latency_ms": latency_ms})
-
-
-def iccid_lock(iccid_hash: bytes) -> int:
-    """Return the advisory lock that whoever delivers this ICCID holds until the transaction ends."""
-    return int.from_bytes(iccid_hash[:8], signed=True)
 
 
 def _cases(
@@ -136,36 +122,29 @@ def _cases(
     cases = []
     for delivery in deliveries:
         attempt = attempts[delivery.attempt_id]
-        cost, micros = book.booked(attempt, delivery.outcome.cost)
         hashed = vault.lookup_hash(delivery.outcome.profile.iccid)
         unit, order = by_unit[attempt.esim_id], orders[attempt.order_id]
-        case = _Case(delivery, attempt, unit, order, hashed, cost, micros)
+        booked = book.booked(attempt, delivery.outcome.cost)
+        case = _Case(delivery, attempt, unit, order, hashed, booked)
         if _is_plain(case, units[attempt.order_id]):
             cases.append(case)
-    taken = _taken(conn, cases)
-    return [case for case in cases if case.delivery.attempt_id not in taken], units
+    others = taken(conn, [_named(case) for case in cases])
+    return [case for case in cases if case.delivery.attempt_id not in others], units
 
 
 def _is_plain(case: _Case, siblings: Sequence[UnitRow]) -> bool:
     attempt, order = case.attempt, case.order
-    within = case.cost.currency == attempt.currency and case.cost.amount <= attempt.ceiling_cost
+    booked = case.booked
+    within = booked.cost.currency == attempt.currency and not booked.above_ceiling and booked.unconverted is None
     undisturbed = order.status is OrderStatus.PROCESSING and order.hold_reason is None
     takes = attempt.state in OPEN_STATES and case.unit.status in TAKES_DELIVERY
     quiet = all(unit.status in _QUIET for unit in siblings)
     return within and undisturbed and takes and quiet and bool(case.delivery.outcome.profile.iccid)
 
 
-def _taken(conn: Connection, cases: Sequence[_Case]) -> set[int]:
-    """Return the attempts whose eSIM another unit has, or whose ICCID comes twice in this batch.
-
-    Holds a lock on every ICCID until the transaction ends, so that of two at once one sees the other.
-    """
-    if not cases:
-        return set()
-    hashes = Counter(case.iccid_hash for case in cases)
-    conn.execute(_LOCK_ICCIDS, {"keys": [iccid_lock(hashed) for hashed in hashes]})
-    known = {bytes(other) for other in conn.scalars(_KNOWN_ICCIDS, {"hashes": list(hashes)})}
-    return {case.delivery.attempt_id for case in cases if hashes[case.iccid_hash] > 1 or case.iccid_hash in known}
+def _named(case: _Case) -> Named:
+    delivery, attempt = case.delivery, case.attempt
+    return Named(delivery.attempt_id, attempt.provider, delivery.outcome.provider_order_id, case.iccid_hash)
 
 
 def _writes(
@@ -174,9 +153,9 @@ def _writes(
     writes = DeliveryWrites()
     for case in cases:
         delivery, attempt_id = case.delivery, case.delivery.attempt_id
-        values = delivered_attempt(delivery.outcome, case.cost, case.micros, delivery.now, delivery.latency_ms)
+        values = delivered_attempt(delivery.outcome, case.booked, delivery.now, delivery.latency_ms)
         writes.attempts.append({"attempt_id": attempt_id, **values})
-        cost = ledger.provider_cost(case.cost, case.micros)
+        cost = ledger.provider_cost(case.booked.cost, case.booked.micros)
         writes.entries += ledger.rows_of(ledger.Posting(f"cost:{attempt_id}", case.unit.order_id, cost, case.unit.n))
         if step := step_unit(_unit_move(case, vault)):
             writes.units.append({"esim_id": case.unit.esim_id, **step[0]})
@@ -194,7 +173,7 @@ def _writes(
 def _unit_move(case: _Case, vault: Vault) -> UnitMove:
     delivery, attempt = case.delivery, case.attempt
     details = {"provider": attempt.provider, "offer_id": attempt.offer_id, "attempt": attempt.number}
-    columns = delivered_columns(vault, attempt, delivery.outcome, case.cost, case.micros, delivery.now)
+    columns = delivered_columns(vault, attempt, delivery.outcome, case.booked, delivery.now)
     return UnitMove(
         case.unit,
         UnitStatus.DELIVERED,

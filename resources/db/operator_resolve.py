@@ -5,22 +5,24 @@ for its order is delivered, with every check of a delivery. Nobody can tell: the
 open, so that an eSIM which turns up goes to stock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, or_, select
+from sqlalchemy import Connection, Row, select
 
 from esim.errors import Refused
 from esim.orders import UnitStatus
 from esim.purchase import ErrorType, Provisioned, Rejected
 from resources.db.attempts import stored_request
 from resources.db.audit import Operator
+from resources.db.found_orders import check_found
 from resources.db.operator_actions import Done, OrderCase, chosen, close_case, in_work, open_case
 from resources.db.operator_refunds import RefundOptions, ask_for_refunds
 from resources.db.settlement import Scribe, record_outcome
-from resources.db.tables import esims, orders, purchase_attempts, stock_esims
+from resources.db.tables import esims, purchase_attempts
 from resources.db.transitions import UnitRow
 from resources.db.vault import Vault
 
@@ -86,27 +88,37 @@ def is_delivered_as(conn: Connection, order_id: UUID, n: int, provider_order_id:
 
 
 def resolve_bought(
-    conn: Connection, order_id: UUID, who: Operator, doubt: Doubt, *, found: Provisioned, vault: Vault
+    conn: Connection,
+    order_id: UUID,
+    who: Operator,
+    doubt: Doubt,
+    *,
+    found: Provisioned,
+    vault: Vault,
+    although_unproven: bool = False,
 ) -> Done:
     """Deliver what the provider answers for its order, or keep it as stock where the unit was given up.
 
     Raises:
         NotFound: there is no such order.
-        Refused: no purchase of the unit is open, or what was found is another purchase's.
+        Refused: no purchase of the unit is open, or what was found is another purchase's or (unless
+            `although_unproven`) may well be.
     """
     case, unit = _case(conn, order_id, who, doubt)
     attempt = case.open_purchase(unit)
     if attempt is None:
         raise Refused(_nothing_open(case, unit))
     _check_meant(case, attempt, doubt)
-    _check_nobodys(conn, attempt, found, vault)
-    case.remark(f"found at {attempt.provider} as {found.provider_order_id}: {who.reason}", esim_n=unit.n)
+    check_found(conn, attempt, found, vault, who.now, although_unproven=although_unproven)
+    unproven = {"although_unproven": True} if although_unproven else {}
+    text = f"found at {attempt.provider} as {found.provider_order_id}: {who.reason}"
+    case.remark(text, esim_n=unit.n, details=unproven or None)
     status = record_outcome(conn, attempt.attempt_id, found, Scribe(vault, who.actor, who.now, who.run_id))
     if status is UnitStatus.ATTENTION:
         raise Refused(f"{attempt.provider} names an eSIM that another order has; nothing was delivered")
     where = "is delivered" if status is UnitStatus.DELIVERED else f"stays {status}; what was bought is in stock"
     case.changes.append(f"{case.named(unit)} {where}")
-    return _close(conn, case, attempt)
+    return _close(conn, case, attempt, {"provider_order_id": found.provider_order_id, **unproven})
 
 
 def resolve_abandoned(conn: Connection, order_id: UUID, who: Operator, doubt: Doubt, *, release_hold: bool) -> Done:
@@ -142,21 +154,6 @@ def _check_meant(case: OrderCase, attempt: Row[Any], doubt: Doubt) -> None:
         )
 
 
-def _check_nobodys(conn: Connection, attempt: Row[Any], found: Provisioned, vault: Vault) -> None:
-    """Refuse an order or an eSIM that another of our purchases bought, whatever became of it."""
-    a, o = purchase_attempts.c, orders.c
-    same_order = (a.provider == attempt.provider, a.provider_order_id == found.provider_order_id)
-    named = select(o.display_id).join_from(purchase_attempts, orders, a.order_id == o.order_id)
-    owner = conn.scalar(named.where(*same_order, a.attempt_id != attempt.attempt_id).limit(1))
-    if owner is not None:
-        raise Refused(f"{attempt.provider}'s order {found.provider_order_id} is a purchase of order {owner}")
-    s = stock_esims.c
-    hashed = vault.lookup_hash(found.profile.iccid)
-    kept = or_((s.iccid_hash == hashed) & (s.state == "stock"), s.provider_order_id == found.provider_order_id)
-    if conn.scalar(select(s.stock_id).where(s.provider == attempt.provider, kept).limit(1)) is not None:
-        raise Refused(f"{attempt.provider}'s order {found.provider_order_id} is in stock already")
-
-
 def _last_attempt(conn: Connection, unit: UnitRow, doubt: Doubt) -> Row[Any] | None:
     a = purchase_attempts.c
     found = select(purchase_attempts).where(a.esim_id == unit.esim_id).order_by(a.number.desc()).limit(1)
@@ -173,8 +170,9 @@ def _nothing_open(case: OrderCase, unit: UnitRow) -> str:
     )
 
 
-def _close(conn: Connection, case: OrderCase, attempt: Row[Any]) -> Done:
+def _close(conn: Connection, case: OrderCase, attempt: Row[Any], details: Mapping[str, object] | None = None) -> Done:
     """Write the audit event; the order was settled with the outcome, so it is read again."""
     after = open_case(conn, case.order.order_id, case.who)
     after.changes.extend(case.changes)
-    return close_case(after, "order resolve", {"attempt": attempt.number, "provider": attempt.provider})
+    told = {"attempt": attempt.number, "provider": attempt.provider, **(details or {})}
+    return close_case(after, "order resolve", told)

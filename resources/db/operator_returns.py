@@ -16,6 +16,7 @@ from esim.money import Cost
 from esim.purchase import Cancelled, CancelOutcome, CancelRefused, EsimRef
 from resources.db import ledger
 from resources.db.audit import Operator, record_action
+from resources.db.esim_owners import customer_of_stock
 from resources.db.operator_actions import Done, close_case, open_case
 from resources.db.tables import esims, ledger_entries, order_events, orders, purchase_attempts, refunds, stock_esims
 from resources.db.transitions import lock_order
@@ -121,10 +122,16 @@ def returnable_stock(conn: Connection, stock_id: int, vault: Vault) -> Returnabl
 
     Raises:
         NotFound: there is no such eSIM.
+        Refused: a customer has it: whoever gives it back takes it from them.
     """
     row = _stock_row(conn, stock_id)
     if row.state != "stock":
         return None
+    if customer := customer_of_stock(conn, stock_id):
+        raise Refused(
+            f"eSIM {stock_id} in stock is that of {customer}: given back, it stops working there. It is in stock by "
+            f"mistake; book it out with: numnaroad stock write-off {stock_id}"
+        )
     profile = vault.decrypt_profile(bytes(row.profile_enc)) if row.profile_enc else None
     reference = EsimRef(
         row.provider_order_id,

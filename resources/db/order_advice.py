@@ -96,7 +96,7 @@ def _of_open_purchase(unit: UnitFacts, purchase: OpenPurchase, now: datetime, he
         reason = f"it was paid back while attempt {purchase.number} at {where} is still open"
         return Advice("open_purchase", Urgency.SOMETIME, reason, (not_bought, bought))
     if purchase.error_type == "duplicate_esim":
-        reason = f"{where} names an eSIM that another order has; find out there what it sold for this one"
+        reason = f"{where} names an eSIM that another order or the stock has; find out there what it sold for this one"
         return Advice("duplicate_esim", Urgency.NOW, reason, (not_bought, bought, command(resolve, "--abandon", hold)))
     if unit.status is not UnitStatus.ATTENTION and not _is_over(unit, now):
         return None

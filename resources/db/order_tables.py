@@ -183,12 +183,13 @@ stock_esims = Table(
     Column("provider", Text, nullable=False),
     Column("offer_id", Text, nullable=False),
     Column("provider_order_id", Text, nullable=False),
-    Column("iccid_hash", LargeBinary),
+    Column("iccid_hash", LargeBinary, index=True),
     Column("profile_enc", LargeBinary),
     Column("cost_micros", BigInteger),
     Column("reason", Text, nullable=False),
     Column("state", Text, nullable=False, server_default="stock"),  # stock, cancelled, written_off, used
     at("created_at", now=True),
+    Index(None, "provider", "provider_order_id"),
 )
 
 order_events = Table(

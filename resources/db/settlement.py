@@ -3,7 +3,7 @@
 `record_outcome` takes facts from anybody who learnt them: the worker that bought, a later look-up, even a worker that
 lost its lease meanwhile. The order's lock and the attempt's state decide what a fact still changes: an open attempt
 is the unit's only one (a unique index sees to it), so its eSIM goes to the unit; what an attempt that was already
-closed turns out to have bought goes to stock and is never delivered.
+closed turns out to have bought goes to stock and is never delivered. What somebody else has is neither.
 """
 
 from collections.abc import Mapping
@@ -11,21 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, select, update
+from sqlalchemy import Connection, Engine, Row, select, update
 from sqlalchemy.exc import DataError, IntegrityError
 
+from esim.money import Cost
 from esim.orders import UnitStatus
 from esim.provisioning import resolve_delay_seconds
-from esim.purchase import ErrorType, EsimProfile, Outcome, Pending, Provisioned, Rejected, Unknown
+from esim.purchase import ErrorType, Outcome, Pending, Provisioned, Rejected, Unknown
 from resources.db import ledger, notices
-from resources.db.costs import booked_cost
-from resources.db.deliveries import (
-    SAME_ESIM,
-    TAKES_DELIVERY,
-    delivered_attempt,
-    delivered_columns,
-    iccid_lock,
-)
+from resources.db.costs import Booked, booked_cost
+from resources.db.deliveries import TAKES_DELIVERY, delivered_attempt, delivered_columns
+from resources.db.esim_owners import Owner, owner_of
 from resources.db.late_doubts import look_again
 from resources.db.leases import lock_unit
 from resources.db.stock import keep_as_stock
@@ -43,6 +39,8 @@ from resources.db.transitions import (
 from resources.db.vault import Vault
 
 _DUPLICATE = "duplicate_esim"
+_ANOTHERS = "the provider names an eSIM that another order has"
+_IN_STOCK = "the provider names an eSIM that is in stock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,34 +107,39 @@ def record_outcome(
 
 def _deliver(case: Case, outcome: Provisioned, scribe: Scribe) -> None:
     conn, unit, attempt = case.conn, case.unit, case.attempt
-    cost, micros = booked_cost(conn, attempt, outcome.cost)
-    columns = delivered_columns(scribe.vault, attempt, outcome, cost, micros, scribe.now)
-    if _is_anothers(case, outcome.profile, scribe) or not _hand_over(case, columns, scribe):
-        # The provider named an eSIM that another unit has: nobody but a person can tell whose it is.
-        reason = "the provider names an eSIM that another order has"
-        _change_attempt(case, {"state": "unknown", "error_type": _DUPLICATE, "error": reason})
-        _raise_attention(case, reason, scribe)
+    owner = owner_of(conn, attempt, outcome, scribe.vault, scribe.now)
+    booked = booked_cost(conn, attempt, outcome.cost)
+    columns = delivered_columns(scribe.vault, attempt, outcome, booked, scribe.now)
+    if owner is not None or not _hand_over(case, columns, scribe):
+        _leave_to_person(case, owner, scribe)
         return
-    _change_attempt(case, delivered_attempt(outcome, cost, micros, scribe.now, case.latency_ms))
-    ledger.post(conn, f"cost:{attempt.attempt_id}", unit.order_id, ledger.provider_cost(cost, micros), unit.n)
-    if cost.currency == attempt.currency and cost.amount > attempt.ceiling_cost:
-        text = f"Order {case.order.display_id}, eSIM {unit.n}: {attempt.provider} charged {cost}, above its ceiling."
-        notices.tell_operations(conn, unit.order_id, "above_ceiling", f"above_ceiling:{attempt.attempt_id}", text)
+    _change_attempt(case, delivered_attempt(outcome, booked, scribe.now, case.latency_ms))
+    cost = ledger.provider_cost(booked.cost, booked.micros)
+    ledger.post(conn, f"cost:{attempt.attempt_id}", unit.order_id, cost, unit.n)
+    _tell_of_cost(case, booked)
 
 
-def _is_anothers(case: Case, profile: EsimProfile, scribe: Scribe) -> bool:
-    """Return whether another unit has this eSIM, whatever the order's number: a provider may name one eSIM two ways.
+def _leave_to_person(case: Case, owner: Owner | None, scribe: Scribe) -> None:
+    """Leave a purchase open whose provider named what somebody else has: only a person can tell whose it is."""
+    reason = _IN_STOCK if owner is not None and owner.what == "stock" else _ANOTHERS
+    _change_attempt(case, {"state": "unknown", "error_type": _DUPLICATE, "error": reason})
+    _raise_attention(case, reason, scribe)
 
-    Holds a lock on the ICCID until the transaction ends, so that of two at once one sees the other.
-    """
-    if not profile.iccid:
-        return False
-    hashed = scribe.vault.lookup_hash(profile.iccid)
-    case.conn.execute(select(func.pg_advisory_xact_lock(iccid_lock(hashed))))
-    e = esims.c
-    others = (e.iccid_hash == hashed, e.provider == case.attempt.provider, e.esim_id != case.unit.esim_id)
-    young = e.delivered_at > scribe.now - SAME_ESIM
-    return case.conn.scalar(select(e.esim_id).where(*others, young).limit(1)) is not None
+
+def _tell_of_cost(case: Case, booked: Booked) -> None:
+    """Tell operations of a purchase that cost more than it may, or whose cost could not be booked as it was told."""
+    conn, attempt, order_id = case.conn, case.attempt, case.unit.order_id
+    where = f"Order {case.order.display_id}, eSIM {case.unit.n}: {attempt.provider} charged"
+    if booked.above_ceiling:
+        ceiling = Cost(attempt.ceiling_cost, attempt.currency)
+        text = f"{where} {booked.cost}, above its ceiling of {ceiling}."
+        notices.tell_operations(conn, order_id, "above_ceiling", f"above_ceiling:{attempt.attempt_id}", text)
+    if booked.unconverted is not None:
+        text = (
+            f"{where} {booked.unconverted}, and there is no reference rate for it: the expected {booked.cost} is "
+            "booked, and nothing compared it with its ceiling."
+        )
+        notices.tell_operations(conn, order_id, "cost_unconverted", f"cost_unconverted:{attempt.attempt_id}", text)
 
 
 def _hand_over(case: Case, columns: Mapping[str, object], scribe: Scribe) -> bool:
@@ -148,9 +151,17 @@ def _hand_over(case: Case, columns: Mapping[str, object], scribe: Scribe) -> boo
 
 
 def _await(case: Case, outcome: Pending, scribe: Scribe) -> None:
+    conn, attempt = case.conn, case.attempt
+    if outcome.provider_order_id != attempt.provider_order_id and (
+        owner := owner_of(conn, attempt, outcome, scribe.vault, scribe.now)
+    ):
+        _leave_to_person(case, owner, scribe)
+        return
     values: dict[str, object] = {"state": "pending", "provider_order_id": outcome.provider_order_id}
-    if outcome.cost is not None and outcome.cost.currency == case.attempt.currency:
+    if outcome.cost is not None and outcome.cost.currency == attempt.currency:
         values["cost"] = outcome.cost.amount
+    elif outcome.cost is not None:
+        _tell_of_cost(case, booked_cost(conn, attempt, outcome.cost))  # a delivery may not tell it again
     _change_attempt(case, values)
     poll_at = scribe.now + timedelta(seconds=max(outcome.poll_after_seconds, _delay(case, scribe)))
     _keep_open(case, UnitStatus.PENDING, "accepted by the provider", poll_at, scribe)
@@ -195,6 +206,11 @@ def _raise_attention(case: Case, reason: str, scribe: Scribe) -> None:
 def _apply_late(case: Case, outcome: Outcome, scribe: Scribe) -> None:
     """Book what a closed attempt (or one whose unit was given up) turns out to have bought: it goes to stock."""
     conn, unit, attempt = case.conn, case.unit, case.attempt
+    if isinstance(outcome, Provisioned | Pending) and attempt.state != "provisioned":
+        owner = owner_of(conn, attempt, outcome, scribe.vault, scribe.now)
+        if owner is not None:
+            _doubt_on(case, outcome, owner, scribe)
+            return
     if attempt.state in OPEN_STATES and not isinstance(outcome, Provisioned):
         _look_on(case, outcome, scribe)
         return
@@ -202,18 +218,33 @@ def _apply_late(case: Case, outcome: Outcome, scribe: Scribe) -> None:
         look_again(conn, case.order, unit, attempt, scribe.now)
     if not isinstance(outcome, Provisioned | Pending) or attempt.state == "provisioned":
         return
-    cost, micros = booked_cost(conn, attempt, outcome.cost)
-    if not keep_as_stock(conn, attempt, outcome, micros, scribe.vault):
+    booked = booked_cost(conn, attempt, outcome.cost)
+    if not keep_as_stock(conn, attempt, outcome, booked.micros, scribe.vault):
         return
-    values = {"state": "stocked", "cost": cost.amount, "cost_micros": micros, "look_at": None}
+    values = {"state": "stocked", "cost": booked.cost.amount, "cost_micros": booked.micros, "look_at": None}
     _change_attempt(case, values | {"finished_at": scribe.now})
-    posting = ledger.stock_purchase(cost, micros)
+    posting = ledger.stock_purchase(booked.cost, booked.micros)
     ledger.post(conn, f"stock:{attempt.attempt_id}", unit.order_id, posting, unit.n)
+    _tell_of_cost(case, booked)
     reason = f"a purchase at {attempt.provider} turned up late; it is in stock"
     event = Event(unit.order_id, unit.status, unit.status, reason, scribe.actor, scribe.now, unit.n, scribe.run_id)
     note(conn, [event])
     text = f"Order {case.order.display_id}, eSIM {unit.n}: {reason}."
     notices.tell_operations(conn, unit.order_id, "late_purchase", f"late:{attempt.attempt_id}", text)
+
+
+def _doubt_on(case: Case, outcome: Provisioned | Pending, owner: Owner, scribe: Scribe) -> None:
+    """Keep nothing of what somebody else has: what this attempt bought, if anything, is still not known."""
+    unit, attempt = case.unit, case.attempt
+    found = f"{attempt.provider} names order {outcome.provider_order_id}"
+    if attempt.state in OPEN_STATES:
+        _look_on(case, Unknown(ErrorType.UNKNOWN, f"{found}, which is that of {owner.named}"), scribe)
+    text = (
+        f"Order {case.order.display_id}, eSIM {unit.n}: for attempt {attempt.number}, which got no eSIM, {found}: "
+        f"that of {owner.named}. Nothing was put into stock. What our reference {attempt.reference} bought, if "
+        "anything, is not known."
+    )
+    notices.tell_operations(case.conn, unit.order_id, "anothers_esim", f"anothers_esim:{attempt.attempt_id}", text)
 
 
 def _look_on(case: Case, outcome: Pending | Rejected | Unknown, scribe: Scribe) -> None:

@@ -53,7 +53,8 @@ _MATCHES = (
     ),
 )
 # Purchases that left and ended without an eSIM: those a line is about by our reference or its number, else those of the
-# same plan at the same time, where nobody here knows the line's eSIM.
+# same plan at the same time, where nobody here knows the line's eSIM and no purchase is open that it may be: that one's
+# number and eSIM are not known here before its worker writes them down.
 _LIKELY = text(
     """
     select distinct on (s.provider_order_id) s.provider_order_id, a.attempt_id
@@ -61,12 +62,20 @@ _LIKELY = text(
     where s.provider = :provider and s.state in ('sold', 'open') and a.state = 'rejected' and a.sent_at is not null
         and (
             a.attempt_id = s.attempt_id or (
-                s.attempt_id is null and s.quantity = 1 and s.reference = ''
+                s.attempt_id is null and s.quantity = 1 and s.reference = '' and s.bought_at < :settled_before
                 and a.sent_at between s.bought_at - cast(:near as interval) and s.bought_at + cast(:near as interval)
                 and (a.provider_package_id = s.package_id or (s.package_id = '' and a.package_name = s.package_name))
                 and not exists (select from esims e where e.iccid_hash = any(s.iccid_hashes))
                 and not exists (select from stock_esims t where t.iccid_hash = any(s.iccid_hashes))
                 and not exists (select from statement_lines o where o.attempt_id = a.attempt_id)
+                and not exists (
+                    select from purchase_attempts o
+                    where o.provider = s.provider and o.state in ('prepared', 'pending', 'unknown')
+                        and o.sent_at between s.bought_at - cast(:near as interval)
+                            and s.bought_at + cast(:near as interval)
+                        and (o.provider_package_id = s.package_id
+                            or (s.package_id = '' and o.package_name = s.package_name))
+                )
             )
         )
     order by s.provider_order_id, abs(extract(epoch from a.sent_at - s.bought_at)) limit 200
@@ -99,12 +108,13 @@ def match_lines(conn: Connection, provider: str) -> int:
     return sum(conn.execute(statement, {"provider": provider}).rowcount for statement in _MATCHES)
 
 
-def likely_attempts(conn: Connection, provider: str) -> dict[int, str]:
-    """Return purchases that ended without an eSIM, each with the provider's order that it may well have been."""
-    return {
-        int(attempt_id): str(number)
-        for number, attempt_id in conn.execute(_LIKELY, {"provider": provider, "near": NEAR})
-    }
+def likely_attempts(conn: Connection, provider: str, settled_before: datetime) -> dict[int, str]:
+    """Return purchases that ended without an eSIM, each with the provider's order that it may well have been.
+
+    Guesses are made only about orders from before `settled_before`; younger ones are left for the next look.
+    """
+    values = {"provider": provider, "near": NEAR, "settled_before": settled_before}
+    return {int(attempt_id): str(number) for number, attempt_id in conn.execute(_LIKELY, values)}
 
 
 def oldest_unmatched(conn: Connection, provider: str, since: datetime) -> datetime | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, update
+from sqlalchemy import Connection, Row, exists, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from esim.purchase import Pending, Provisioned
@@ -36,3 +36,8 @@ def keep_as_stock(
         blank = (stock_esims.c.attempt_id == attempt.attempt_id) & stock_esims.c.profile_enc.is_(None)
         conn.execute(update(stock_esims).where(blank).values(**profile))
     return False
+
+
+def is_kept(conn: Connection, attempt_id: int) -> bool:
+    """Return whether what an attempt bought was put into stock, whatever became of it since."""
+    return bool(conn.scalar(select(exists().where(stock_esims.c.attempt_id == attempt_id))))

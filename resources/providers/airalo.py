@@ -39,6 +39,7 @@ from resources.providers.airalo_catalogue import SLUG, pricing_of, read_page
 from resources.providers.airalo_orders import (
     bought,
     events_of,
+    facts_of,
     likeliest,
     listed_purchase,
     profile_of,
@@ -49,7 +50,7 @@ from resources.providers.airalo_orders import (
 from resources.providers.airalo_prices import AiraloPrices
 from resources.providers.airalo_session import AiraloSession, path_part
 from resources.providers.base import CATALOGUE, PREPARE, READ, Patience, Reply, settled
-from resources.providers.outcomes import not_bought, still_unknown, too_dear
+from resources.providers.outcomes import not_bought, still_unknown, too_dear, with_facts
 from resources.providers.paging import walk, walk_statement
 from resources.providers.payload import Row, amount, listing, loose_text, mapping, trusted, whole
 from resources.settings import Endpoint
@@ -216,11 +217,15 @@ class Airalo:
         try:
             if provider_order_id.isdecimal():
                 path, params = f"orders/{provider_order_id}", {"include": "sims,status"}
-                return self._delivered(self._session.get("orders", path, params).get("data"), request)
+                order = self._session.get("orders", path, params).get("data")
+                return with_facts(self._delivered(order, request), facts_of(order))
             rows = self._orders_of(request.reference)
         except ProviderError as error:
             return still_unknown(error)
-        return self._delivered(likeliest(rows, request), request) if rows else Pending(provider_order_id)
+        if not rows:
+            return Pending(provider_order_id)
+        order = likeliest(rows, request)
+        return with_facts(self._delivered(order, request), facts_of(order))
 
     def cancel(self, esim: EsimRef) -> CancelOutcome:
         """File a refund request: Airalo has no cancellation, people review requests and may pay credit back."""

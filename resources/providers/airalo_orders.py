@@ -18,6 +18,7 @@ from esim.purchase import (
     ErrorType,
     EsimProfile,
     EventKind,
+    OrderFacts,
     Outcome,
     Pending,
     ProviderEvent,
@@ -121,6 +122,14 @@ def bought(order: object, request: PurchaseRequest) -> Outcome:
     if profiles and request.top_up_of is None:
         return Provisioned(profiles[0], order_id, cost)
     return Pending(order_id, POLL_SECONDS, cost)
+
+
+def facts_of(order: object) -> OrderFacts:
+    """Return what an order document says of itself: our reference is its description."""
+    if not isinstance(order, dict):
+        return OrderFacts()
+    packages = frozenset({loose_text(order, "package_id")} - {""})
+    return OrderFacts(loose_text(order, "description"), packages, moment(order.get("created_at")))
 
 
 def likeliest(orders: Sequence[Row], request: PurchaseRequest) -> Row:

@@ -47,6 +47,7 @@ from resources.providers.esim_access_orders import (
     accepted,
     between,
     event_of,
+    facts_of,
     is_ours,
     listed_purchases,
     order_body,
@@ -59,7 +60,7 @@ from resources.providers.esim_access_orders import (
 )
 from resources.providers.esim_access_session import EsimAccessSession
 from resources.providers.esim_access_wire import NOT_IN_THIS_STATE, PENDING, Envelope, Refused, refusal_of
-from resources.providers.outcomes import still_unknown, too_dear
+from resources.providers.outcomes import still_unknown, too_dear, with_facts
 from resources.providers.payload import (
     Row,
     amount,
@@ -195,7 +196,9 @@ class EsimAccess:
             return accepted(provider_order_id, request) if error.code == PENDING else still_unknown(error)
         except ProviderError as error:
             return still_unknown(error)
-        return outcome_of(esims, request) if esims else accepted(provider_order_id, request)
+        if not esims:
+            return accepted(provider_order_id, request)
+        return with_facts(outcome_of(esims, request), facts_of(esims))
 
     def cancel(self, esim: EsimRef) -> CancelOutcome:
         """Give an eSIM back that nobody installed; its price returns to the balance."""

@@ -12,6 +12,7 @@ from esim.purchase import (
     EsimProfile,
     EsimRef,
     EventKind,
+    OrderFacts,
     Outcome,
     Pending,
     ProviderEvent,
@@ -146,6 +147,15 @@ def outcome_of(esims: Sequence[Row], request: PurchaseRequest) -> Outcome:
     if profile is not None and status not in _PREPARING:  # the states are an open set
         return Provisioned(profile, order_no, request.expected_cost)
     return accepted(order_no, request)
+
+
+def facts_of(esims: Sequence[Row]) -> OrderFacts:
+    """Return what the eSIMs of an order say of it: our reference, and its plan by code and by slug."""
+    esim = esims[0] if esims else {}
+    plans = esim.get("packageList")
+    plan = plans[0] if isinstance(plans, list) and plans and isinstance(plans[0], dict) else {}
+    packages = frozenset({loose_text(plan, "packageCode"), loose_text(plan, "slug")} - {""})
+    return OrderFacts(loose_text(esim, "transactionId"), packages, moment(plan.get("createTime")))
 
 
 def topped_up(request: PurchaseRequest, answer: Row) -> Provisioned:

@@ -25,6 +25,7 @@ from esim.purchase import (
     EsimProfile,
     EsimRef,
     Evidence,
+    OrderFacts,
     Outcome,
     Pending,
     Prepared,
@@ -59,7 +60,7 @@ from resources.providers.esim_card_orders import (
     unclear_message,
 )
 from resources.providers.esim_card_session import EsimCardSession
-from resources.providers.outcomes import not_bought, still_unknown, too_dear
+from resources.providers.outcomes import not_bought, other_orders, still_unknown, too_dear, with_facts
 from resources.providers.paging import walk, walk_statement
 from resources.providers.payload import (
     Row,
@@ -67,6 +68,7 @@ from resources.providers.payload import (
     catalogue_page,
     loose_text,
     mapping,
+    moment,
     trusted,
 )
 from resources.settings import Endpoint
@@ -186,7 +188,9 @@ class EsimCard:
         if not settled(self.capabilities, request.left_at, now):
             return Unknown(ErrorType.UNKNOWN, f"{SLUG}: too early to tell {request.reference} from the account")
         try:
-            verdict = compare(before, self._session.account())
+            # An account shows a top-up by its bundle alone, which the orders of others do not name.
+            others = other_orders(evidence) if request.top_up_of is None else {}
+            verdict = compare(before, self._session.account(), others)
         except ProviderError as error:
             return still_unknown(error)
         if isinstance(verdict, Absent):
@@ -207,7 +211,8 @@ class EsimCard:
             return Pending(number, POLL_SECONDS)  # bought, but not to be seen yet
         except ProviderError as error:
             return still_unknown(error)
-        return sim_outcome(sim, number, request, None)
+        facts = OrderFacts(ordered_at=moment(sim.get("created_at")))
+        return with_facts(sim_outcome(sim, number, request, None), facts)
 
     def cancel(self, esim: EsimRef) -> CancelOutcome:
         """Say that eSIMCard takes nothing back through its API."""

@@ -4,7 +4,7 @@ There is no reference of ours at eSIMCard, so the account itself is the evidence
 taken just before buying while no other purchase is open, and compared after the settle time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -151,10 +151,13 @@ def before_from(evidence: Evidence) -> Before | None:
     )
 
 
-def compare(before: Before, now: Account) -> Found | Absent | Unclear:
-    """Return what happened to the account since `before`."""
+def compare(before: Before, now: Account, others: Mapping[str, Cost | None]) -> Found | Absent | Unclear:
+    """Return what happened to the account since `before`, beside the orders of `others`, each with its cost."""
     bundles = now.bundles.new_since(before.bundle_ids)
     sims = now.sims.new_since(before.sim_ids)
+    costs = {sim_of(number): cost for number, cost in others.items()}
+    if theirs := [id_of(sim) for sim in sims if id_of(sim) in costs]:
+        return _compare_rest(before, now, {sim: costs[sim] for sim in theirs})
     paid = paid_between(before.balance, now.balance)
     more = now.bundles.total - before.bundles
     if not bundles and not sims and not more and now.sims.total == before.sims and not paid:
@@ -164,6 +167,22 @@ def compare(before: Before, now: Account) -> Found | Absent | Unclear:
             return Found(bundles[0], sims[0] if sims else None)
         return Unclear(f"one new bundle, but {len(sims)} new SIMs")
     return Unclear(f"{len(bundles)} new bundles, {len(sims)} new SIMs, {paid} {CURRENCY} paid of {before.price}")
+
+
+def _compare_rest(before: Before, now: Account, theirs: Mapping[str, Cost | None]) -> Found | Absent | Unclear:
+    """Return what happened beside other purchases' new SIMs: each took one bundle and its own cost."""
+    if not all(cost is not None and cost.currency == CURRENCY for cost in theirs.values()):
+        return Unclear(f"{len(theirs)} new SIMs are other purchases', at costs that are not known")
+    rest = [sim for sim in now.sims.new_since(before.sim_ids) if id_of(sim) not in theirs]
+    named = [bundle for bundle in now.bundles.new_since(before.bundle_ids) if _same_name(bundle, before.package)]
+    more, more_sims = now.bundles.total - before.bundles - len(theirs), now.sims.total - before.sims - len(theirs)
+    paid = paid_between(before.balance, now.balance + sum(cost.amount for cost in theirs.values() if cost))
+    if not rest and not more and not more_sims and not paid:
+        return Absent()
+    if len(rest) == more == more_sims == 1 and paid == before.price and named:
+        return Found(named[0], rest[0])
+    beside = f"beside {len(theirs)} other purchases"
+    return Unclear(f"{beside} {more} new bundles, {len(rest)} new SIMs, {paid} {CURRENCY} paid of {before.price}")
 
 
 def paid_between(before: Decimal, after: Decimal) -> Decimal:

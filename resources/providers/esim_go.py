@@ -42,6 +42,7 @@ from resources.providers.esim_go_catalogue import SLUG, cost_of, coverage_of, re
 from resources.providers.esim_go_orders import (
     assignments_of,
     events_of,
+    facts_of,
     iccids_of,
     is_candidate,
     is_failed,
@@ -58,7 +59,7 @@ from resources.providers.esim_go_orders import (
     verify_signature,
 )
 from resources.providers.esim_go_session import EsimGoSession, path_part
-from resources.providers.outcomes import not_bought, still_unknown, too_dear
+from resources.providers.outcomes import not_bought, other_orders, still_unknown, too_dear, with_facts
 from resources.providers.paging import walk, walk_statement
 from resources.providers.payload import amount, loose_text, mapping, moment, trusted
 from resources.settings import Endpoint
@@ -190,10 +191,14 @@ class EsimGo:
         return next((p for p in profiles if p and (wanted is None or p.iccid == wanted.iccid)), None)
 
     def resolve(self, request: PurchaseRequest, evidence: Evidence, now: datetime) -> Outcome:
-        """Look for the one order of our bundle that was not there when we prepared; several are for a person."""
+        """Look for the one order of our bundle that was not there when we prepared and that no other purchase is.
+
+        Several are for a person.
+        """
         since = moment(evidence.get("since")) or request.started_at - timedelta(minutes=1)
         noted = evidence.get("known_orders")
         known = frozenset(str(reference) for reference in noted) if isinstance(noted, list) else frozenset()
+        known |= other_orders(evidence).keys()
         try:
             rows = self._candidates(request, since, known, READ)
         except ProviderError as error:
@@ -243,7 +248,8 @@ class EsimGo:
     def order_status(self, provider_order_id: str, request: PurchaseRequest) -> Outcome:
         """Read an accepted order."""
         try:
-            return self._delivered(self._session.get("orders", f"orders/{path_part(provider_order_id)}"), request)
+            order = self._session.get("orders", f"orders/{path_part(provider_order_id)}")
+            return with_facts(self._delivered(order, request), facts_of(order))
         except ProviderError as error:
             return still_unknown(error)
 

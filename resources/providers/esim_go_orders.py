@@ -21,6 +21,7 @@ from esim.purchase import (
     EsimProfile,
     EsimRef,
     EventKind,
+    OrderFacts,
     Outcome,
     Pending,
     ProviderEvent,
@@ -153,6 +154,14 @@ def profile_of(esim: object) -> EsimProfile | None:
     if not (iccid.isdecimal() and host and matching_id):
         return None
     return EsimProfile(iccid, host, matching_id)
+
+
+def facts_of(order: object) -> OrderFacts:
+    """Return what an order document says of itself: its bundles and its time; it carries no reference of ours."""
+    if not isinstance(order, dict):
+        return OrderFacts()
+    bundles = frozenset(loose_text(line, "item") for line in _lines(order)) - {""}
+    return OrderFacts(packages=bundles, ordered_at=moment(order.get("createdDate") or order.get("createDate")))
 
 
 def orders_in(document: object) -> tuple[list[dict[str, Any]], int]:

@@ -44,6 +44,7 @@ from resources.providers.mobimatter_orders import (
     RELEASED,
     cost_of,
     event_of,
+    facts_of,
     family_of,
     order_id_of,
     outcome_of,
@@ -54,7 +55,7 @@ from resources.providers.mobimatter_orders import (
 )
 from resources.providers.mobimatter_session import MobiMatterSession, refusal_of, result_of, root_of
 from resources.providers.mobimatter_usage import reading_of
-from resources.providers.outcomes import not_bought, still_unknown, too_dear
+from resources.providers.outcomes import not_bought, still_unknown, too_dear, with_facts
 from resources.providers.payload import amount, catalogue_page, listing, mapping, trusted
 from resources.settings import Endpoint
 
@@ -166,9 +167,10 @@ class MobiMatter:
     def order_status(self, provider_order_id: str, request: PurchaseRequest) -> Outcome:
         """Read an accepted order."""
         try:
-            return outcome_of(self._session.order(provider_order_id), request)
+            order = self._session.order(provider_order_id)
         except ProviderError as error:
             return still_unknown(error)
+        return with_facts(outcome_of(order, request), facts_of(order))
 
     def cancel(self, esim: EsimRef) -> CancelOutcome:
         """Release a reservation; ask for the refund of a completed order where MobiMatter grants it."""

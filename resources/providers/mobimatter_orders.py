@@ -18,6 +18,7 @@ from esim.purchase import (
     ErrorType,
     EsimProfile,
     EventKind,
+    OrderFacts,
     Outcome,
     Pending,
     ProviderEvent,
@@ -27,7 +28,7 @@ from esim.purchase import (
     Unknown,
 )
 from resources.providers.mobimatter_catalogue import SLUG, Details, details_of, price_of
-from resources.providers.payload import Row, decode, loose_text, profile_from_lpa, smdp_host, text
+from resources.providers.payload import Row, decode, loose_text, moment, profile_from_lpa, smdp_host, text
 
 POLL_SECONDS = 5.0
 CREATED, COMPLETED, PROCESSING, EXPIRED = "Created", "Completed", "Processing", "Expired"
@@ -77,6 +78,12 @@ def outcome_of(order: Row, request: PurchaseRequest) -> Outcome:
     if profile is None:
         return Pending(order_id, POLL_SECONDS, cost)
     return Provisioned(profile, order_id, cost)
+
+
+def facts_of(order: Row) -> OrderFacts:
+    """Return what an order says of itself: our reference is its label."""
+    products = frozenset({loose_text(line_of(order), "productId")} - {""})
+    return OrderFacts(loose_text(order, "label"), products, moment(order.get("created")))
 
 
 def order_id_of(order: Row) -> str:

@@ -3,9 +3,29 @@
 Before a purchase nothing has been bought, so any failure is `Rejected`; after one, any failure is `Unknown`.
 """
 
-from esim.errors import MalformedReply, ProviderAuthFailed, ProviderError, ProviderRejected, ProviderThrottled
+from dataclasses import replace
+
+from esim.errors import (
+    InvalidInput,
+    MalformedReply,
+    ProviderAuthFailed,
+    ProviderError,
+    ProviderRejected,
+    ProviderThrottled,
+)
 from esim.money import Cost
-from esim.purchase import ErrorType, PurchaseRequest, Rejected, Unknown
+from esim.purchase import (
+    OTHER_ORDERS,
+    ErrorType,
+    Evidence,
+    Json,
+    OrderFacts,
+    Outcome,
+    Provisioned,
+    PurchaseRequest,
+    Rejected,
+    Unknown,
+)
 
 
 def not_bought(error: ProviderError) -> Rejected:
@@ -17,6 +37,25 @@ def not_bought(error: ProviderError) -> Rejected:
 def still_unknown(error: ProviderError) -> Unknown:
     """Return the open outcome for a read that failed after a purchase was sent."""
     return Unknown(_type_of(error), f"not looked up yet: {error}")
+
+
+def with_facts(outcome: Outcome, facts: OrderFacts) -> Outcome:
+    """Return a delivery with what the order itself says, any other outcome as it is."""
+    return replace(outcome, facts=facts) if isinstance(outcome, Provisioned) else outcome
+
+
+def other_orders(evidence: Evidence) -> dict[str, Cost | None]:
+    """Return the orders in a look-up's evidence that are other purchases', with what each cost where that is known."""
+    noted = evidence.get(OTHER_ORDERS)
+    rows = noted if isinstance(noted, dict) else {}
+    return {number: None if cost is None else _cost(cost) for number, cost in rows.items()}
+
+
+def _cost(text: Json) -> Cost | None:
+    try:
+        return Cost.parse(*str(text).split(" ", 1))
+    except (InvalidInput, TypeError):
+        return None
 
 
 def too_dear(slug: str, cost: Cost, request: PurchaseRequest) -> Rejected | None:

@@ -67,6 +67,25 @@ def test_without_the_bug_the_same_orders_break_nothing(stage: Stage) -> None:
     assert result.counts["units delivered"] == 1
 
 
+def test_a_delivered_esim_that_is_in_stock_too_is_a_violation(stage: Stage) -> None:
+    with stage.shop("in-stock") as shop:
+        script = Scripted(shop, "in-stock")
+        script.order(shop.package_ids[0])
+        shop.start_drain(idle_seconds=0.2, max_seconds=3.0)
+        shop.end_drains(30.0)
+        with shop.engine.begin() as conn:
+            conn.execute(
+                text(
+                    "insert into stock_esims (attempt_id, provider, offer_id, provider_order_id, iccid_hash, reason)"
+                    " select a.attempt_id, e.provider, e.offer_id, 'named-otherwise', e.iccid_hash, 'test'"
+                    " from esims e join purchase_attempts a using (esim_id)"
+                )
+            )
+        sides = read_sides(shop.engine, stage.outside, Vault.from_settings(shop.settings))
+        script.end()
+    assert [violation.n for violation in check(sides)[0] if violation.rule == "stock is nobody's"] == [1]
+
+
 def test_the_wait_in_real_time_ends_when_everything_has_its_end_and_not_before(stage: Stage) -> None:
     with stage.shop("patience") as shop:
         script = Scripted(shop, "patience")

@@ -91,6 +91,8 @@ _SEEN = text(
         (select -coalesce(sum(amount_micros), 0)::bigint from ledger_entries where account = 'provider_balance')
             as costs,
         (select count(*) from purchase_attempts where state in ('provisioned', 'stocked')) as bought,
+        (select count(*) from stock_esims t join esims e on e.provider = t.provider
+            and (e.iccid_hash = t.iccid_hash or e.provider_order_id = t.provider_order_id)) as in_stock_too,
         (select coalesce(sum(amount_minor), 0)::bigint from refunds r where r.payment_intent = o.payment_intent
             and r.state in ('sent', 'succeeded')) as went_back,
         (select coalesce(sum(amount_micros), 0)::bigint from ledger_entries where account = 'refunds') as refunds,
@@ -373,6 +375,7 @@ class OrderHistory(RuleBasedStateMachine):
         assert seen["live_twice"] == 0, "a unit has one live purchase"
         assert seen["delivered_unbought"] == 0, "a unit is delivered by a purchase of its own"
         assert seen["refunded_unpaid"] == 0, "a refunded unit was paid back"
+        assert seen["in_stock_too"] == 0, "what is in stock is no customer's"
         assert seen["costs"] == seen["bought"] * 2_000_000, "costs are booked once"
         assert seen["told"] == seen["told_apart"], "no unit is told of twice"
         assert seen["refunded"] == min(seen["went_back"], 2 * PRICE), "the order knows what went back"

@@ -143,6 +143,8 @@ def test_what_makes_no_sense_is_said_before_anything_is_read(shop: Engine) -> No
     elsewhere = ("order", "refund", order_id, "--all", "--paid-elsewhere")
     refused("goes with neither", *elsewhere, "--again", *why, kind=InvalidInput)
     refused("say one of", "order", "resolve", order_id, "--unit", 1, *why, kind=InvalidInput)
+    sure = ("--not-bought", "--although-unproven")
+    refused("goes with --bought", "order", "resolve", order_id, "--unit", 1, *sure, *why, kind=InvalidInput)
     both = ("--abandon", "--not-bought")
     refused("say one of", "order", "resolve", order_id, "--unit", 1, *both, *why, kind=InvalidInput)
     refused("no order 'OID999'", "order", "retry", "OID999", *why, kind=NotFound)
@@ -202,7 +204,7 @@ def test_every_command_on_orders_reaches_its_action(shop: Engine, stripe: httpx.
     why = ("--reason", "why", "--yes")
     assert "Nothing to do" in ask("order", "retry", order_id, *why)
     assert "deadline is" in ask("order", "retry", order_id, "--extend-deadline", 120, *why)
-    for how in (("--not-bought",), ("--bought", "x"), ("--abandon", "--attempt", 1)):
+    for how in (("--not-bought",), ("--bought", "x", "--although-unproven"), ("--abandon", "--attempt", 1)):
         refused("no purchase of it is open", "order", "resolve", order_id, "--unit", 1, *how, *why)
     assert "counts as paid back" in ask("order", "refund", order_id, "--unit", 1, "--paid-elsewhere", *why)
     assert "goes back" in ask("order", "cancel", order_id, *why)

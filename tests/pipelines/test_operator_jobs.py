@@ -8,6 +8,7 @@ import pytest
 from esim.errors import PaymentUnavailable
 from pipelines.operator_jobs import OrderAction, ProviderAction, operate_order, operate_provider, operator_jobs
 from resources.order_operations import OrderTools, utc_now
+from tests.pipelines.actors import never_hears, sells_without_answer
 from tests.pipelines.conftest import Shop
 from tests.resources.db.shop import order_state, paid_order, unit_states
 
@@ -100,6 +101,16 @@ def test_every_action_on_an_order_is_reached(shop: Shop, launch: Launch, action:
         assert "no purchase of it is open" in sentence_of(result)
     else:
         assert result.success
+
+
+def test_an_order_that_may_be_anothers_needs_a_person_who_is_sure(shop: Shop, launch: Launch) -> None:
+    shop.cheap.script.extend([sells_without_answer, sells_without_answer])
+    shop.cheap.on_resolve = never_hears
+    one, _ = paid_order(shop.engine, now=utc_now()), paid_order(shop.engine, now=utc_now())
+    shop.drain(max_seconds=0.3)
+    found = {"action": "BOUGHT", "order": str(one), "units": [1], "provider_order_id": "airalo-order-1"}
+    assert "although_unproven" in sentence_of(launch(operate_order, **found))
+    assert metadata_of(launch(operate_order, **found, although_unproven=True))["changes"] == "eSIM 1 is delivered"
 
 
 @pytest.mark.parametrize("action", list(ProviderAction))

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import Engine, insert, select, text, update
 
 from esim.money import Cost
 from esim.provisioning import BuyableOffer
@@ -16,7 +16,7 @@ from resources.db.deliveries import Delivery, deliver_together
 from resources.db.intents import Clearance, Intent, clear_intents, write_intents
 from resources.db.order_store import Claim, claim_units
 from resources.db.settlement import Scribe, keep_outcome
-from resources.db.tables import esims, orders, purchase_attempts
+from resources.db.tables import esims, orders, purchase_attempts, stock_esims
 from resources.db.transitions import hold_order, lock_order
 from resources.db.vault import Vault
 from resources.settings import Settings
@@ -182,13 +182,49 @@ def test_whatever_is_out_of_line_is_left_alone(shop: Engine, vault: Vault, distu
 
 def test_cost_above_the_ceiling_and_in_another_currency_are_left_to_the_careful_way(shop: Engine, vault: Vault) -> None:
     paid_order(shop), paid_order(shop)
-    (_, dear), (_, foreign) = prepared(shop, 2)
+    paid_order(shop)
+    (_, dear), (_, foreign), (_, unrated) = prepared(shop, 3)
     told = [bought(dear, cost=Cost.parse("4.01", "USD")), bought(foreign, cost=Cost.parse("1", "EUR"))]
+    without_rate = delivery(unrated, bought(unrated, cost=Cost.parse("1", "XAU")))
     with shop.begin() as conn:
         conn.execute(
             text("insert into reference_rates (currency, quoted_on, usd_micros) values ('EUR', '2026-11-20', 1100000)")
         )
-    assert deliver_together(shop, vault, [delivery(dear, told[0]), delivery(foreign, told[1])]) == [False, False]
+    deliveries = [delivery(dear, told[0]), delivery(foreign, told[1]), without_rate]
+    assert deliver_together(shop, vault, deliveries) == [False, False, False]
+
+
+def in_stock(engine: Engine, attempt_id: int, number: str, iccid_hash: bytes | None) -> None:
+    """Put an eSIM into stock for the attempt, with the state that such attempts have."""
+    with engine.begin() as conn:
+        conn.execute(
+            update(purchase_attempts).where(purchase_attempts.c.attempt_id == attempt_id).values(state="stocked")
+        )
+        row = {"attempt_id": attempt_id, "provider": "airalo", "offer_id": "airalo:plan-1", "reason": "test"}
+        conn.execute(insert(stock_esims).values(**row, provider_order_id=number, iccid_hash=iccid_hash))
+
+
+@pytest.mark.parametrize("by", ["number", "iccid", "another's number"])
+def test_what_is_in_stock_or_anothers_order_is_left_alone(shop: Engine, vault: Vault, by: str) -> None:
+    for _ in range(3):
+        paid_order(shop)
+    (_, late), (_, odd), (_, plain) = prepared(shop, 3)
+    found = bought(odd)
+    if by == "another's number":
+        with shop.begin() as conn:
+            other = update(purchase_attempts).where(purchase_attempts.c.attempt_id == late)
+            conn.execute(other.values(state="pending", provider_order_id=found.provider_order_id))
+    else:
+        number = found.provider_order_id if by == "number" else "another-number"
+        in_stock(shop, late, number, vault.lookup_hash(found.profile.iccid) if by == "iccid" else None)
+    assert deliver_together(shop, vault, [delivery(odd, found), delivery(plain)]) == [False, True]
+
+
+def test_two_orders_of_one_number_in_one_batch_are_left_alone(shop: Engine, vault: Vault) -> None:
+    paid_order(shop), paid_order(shop)
+    (_, one), (_, two) = prepared(shop, 2)
+    second = Provisioned(bought(two).profile, bought(one).provider_order_id, COST)
+    assert deliver_together(shop, vault, [delivery(one), delivery(two, second)]) == [False, False]
 
 
 def test_batches_over_the_same_orders_do_not_block_each_other(shop: Engine, vault: Vault) -> None:

@@ -229,6 +229,18 @@ def test_an_esim_is_bought_once_and_at_the_price_listed(shop: Shop) -> None:
     assert outcome.cost in {None, shop.offer.cost}
 
 
+def test_an_order_that_is_read_says_whose_it_is_and_of_what(shop: Shop) -> None:
+    outcome, request = shop.bought()
+    read = shop.provider.order_status(outcome.provider_order_id, shop.request())
+    assert isinstance(read, Provisioned)
+    facts = read.facts
+    assert facts.reference == (request.reference if shop.slug in {"airalo", "esim_access", "mobimatter"} else "")
+    if shop.slug != "esim_card":  # it names a plan only by a name that top-ups change
+        assert request.provider_package_id in facts.packages
+    assert facts.ordered_at is not None
+    assert abs(facts.ordered_at - request.started_at) < timedelta(minutes=5)
+
+
 @pytest.mark.parametrize("kind", LOST_AFTER)
 def test_a_purchase_with_a_lost_answer_is_found_and_not_repeated(shop: Shop, kind: str) -> None:
     request = shop.request()

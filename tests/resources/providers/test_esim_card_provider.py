@@ -21,6 +21,7 @@ from esim.fakes import MemoryTokenStore
 from esim.money import Cost
 from esim.ports import Provider
 from esim.purchase import (
+    OTHER_ORDERS,
     ErrorType,
     EsimRef,
     Pending,
@@ -226,6 +227,46 @@ class TestEsimCard(ProviderContract):
         assert "2 new SIMs" in tells()
         wire.bundles.insert(0, bundle("b-newer"))
         assert "a person must look" in tells()  # two purchases
+
+    @pytest.mark.parametrize("arrived", [True, False])
+    def test_other_purchases_of_ours_are_told_from_this_one(
+        self, provider: Provider, wire: EsimCardWire, stage: Stage, arrived: bool
+    ) -> None:
+        evidence = lost(provider, wire, stage, arrived=arrived)
+        wire.bundles.insert(0, bundle("b-theirs", "Another plan"))
+        wire.sims.insert(0, sim("s-theirs", iccid="8910300000000000999"))
+        wire.balance -= Decimal("3.10")
+        theirs = {**evidence, OTHER_ORDERS: {"s-theirs": "3.100000 USD", "s-before": None}}
+        outcome = provider.resolve(wire.request, theirs, LATE)
+        if arrived:
+            assert isinstance(outcome, Provisioned)
+            assert outcome.provider_order_id != "s-theirs"
+        else:
+            assert isinstance(outcome, Rejected)
+            assert outcome.error_type is ErrorType.NOT_BOUGHT
+        assert isinstance(provider.resolve(wire.request, evidence, LATE), Unknown)
+
+    @pytest.mark.parametrize("cost", [None, "3.09 USD", "3.10 EUR", "nonsense"])
+    def test_a_purchase_of_ours_whose_cost_does_not_agree_leaves_the_account_unclear(
+        self, provider: Provider, wire: EsimCardWire, stage: Stage, cost: str | None
+    ) -> None:
+        evidence = lost(provider, wire, stage, arrived=False)
+        wire.bundles.insert(0, bundle("b-theirs"))
+        wire.sims.insert(0, sim("s-theirs", iccid="8910300000000000999"))
+        wire.balance -= Decimal("3.10")
+        outcome = provider.resolve(wire.request, {**evidence, OTHER_ORDERS: {"s-theirs": cost}}, LATE)
+        assert isinstance(outcome, Unknown)
+
+    def test_an_order_of_another_purchase_alone_is_not_taken_for_this_one(
+        self, provider: Provider, wire: EsimCardWire, stage: Stage
+    ) -> None:
+        evidence = lost(provider, wire, stage, arrived=False)
+        wire.bundles.insert(0, bundle("b-theirs"))
+        wire.sims.insert(0, sim("s-theirs", iccid="8910300000000000999"))
+        wire.balance -= Decimal("4.15")
+        assert isinstance(provider.resolve(wire.request, evidence, LATE), Provisioned)  # what alone it looks like
+        theirs = {**evidence, OTHER_ORDERS: {"s-theirs": "4.15 USD"}}
+        assert isinstance(provider.resolve(wire.request, theirs, LATE), Rejected)
 
     def test_a_refill_hides_what_happened(self, provider: Provider, wire: EsimCardWire, stage: Stage) -> None:
         evidence = lost(provider, wire, stage, arrived=False)

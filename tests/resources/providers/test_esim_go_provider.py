@@ -19,6 +19,7 @@ from esim.fakes import MemoryLimiter
 from esim.money import Cost
 from esim.ports import Provider
 from esim.purchase import (
+    OTHER_ORDERS,
     Cancelled,
     CancelRefused,
     CancelUnknown,
@@ -507,6 +508,17 @@ class TestEsimGo(ProviderContract):
         outcome = provider.resolve(wire.request, evidence, NOW + timedelta(days=1))
         assert isinstance(outcome, Unknown)
         assert "person" in outcome.message
+
+    def test_orders_of_our_other_purchases_are_not_this_one(
+        self, provider: Provider, wire: EsimGoWire, stage: Stage
+    ) -> None:
+        stage.when(wire.spends, fails(httpx.ReadTimeout))
+        _, evidence = buy(provider, wire.request)
+        wire.orders.append(order(70))
+        others = {**evidence, OTHER_ORDERS: {f"{ORDER}70": "2.28 USD"}}
+        outcome = provider.resolve(wire.request, others, NOW + timedelta(days=1))
+        assert isinstance(outcome, Rejected)
+        assert outcome.error_type is ErrorType.NOT_BOUGHT
 
     def test_a_new_order_that_failed_counts_as_absent_after_the_settle_time(
         self, provider: Provider, wire: EsimGoWire, stage: Stage
