@@ -145,7 +145,7 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
     now = tools.clock()
     if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
         scribe = Scribe(tools.vault, actor, now, run_id)
-        status = keep_outcome(tools.engine, attempt_id, outcome, scribe)
+        status = keep_outcome(tools.engine, attempt_id, outcome, scribe, read=attempt)
         note_late_refusal(tools.engine, attempt, outcome, now)
         if status in {UnitStatus.PENDING, UnitStatus.UNKNOWN}:
             give_up_overdue(tools.engine, attempt.esim_id, attempt.order_id, retry_policy(tools), scribe)

@@ -61,20 +61,28 @@ class Case:
     order: OrderRow
     unit: UnitRow
     attempt: Row[Any]
-    latency_ms: int | None = None
+    latency_ms: int | None = None  # of the purchase itself: who tells of that is who sent it
 
 
 def keep_outcome(
-    engine: Engine, attempt_id: int, outcome: Outcome, scribe: Scribe, latency_ms: int | None = None
+    engine: Engine,
+    attempt_id: int,
+    outcome: Outcome,
+    scribe: Scribe,
+    latency_ms: int | None = None,
+    read: Row[Any] | None = None,
 ) -> UnitStatus:
     """Apply an outcome in a transaction of its own; one that the store cannot hold leaves the purchase unclear.
+
+    `read` is the attempt as it was when its provider was asked: that it was not found then proves nothing once an order
+    number is known.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: the store is away; nothing was written.
     """
     try:
         with engine.begin() as conn:
-            return record_outcome(conn, attempt_id, outcome, scribe, latency_ms)
+            return record_outcome(conn, attempt_id, outcome, scribe, latency_ms, read)
     except (DataError, ValueError) as error:
         unclear = Unknown(ErrorType.UNKNOWN, f"the provider's answer cannot be kept ({type(error).__name__})")
     with engine.begin() as conn:
@@ -82,7 +90,12 @@ def keep_outcome(
 
 
 def record_outcome(
-    conn: Connection, attempt_id: int, outcome: Outcome, scribe: Scribe, latency_ms: int | None = None
+    conn: Connection,
+    attempt_id: int,
+    outcome: Outcome,
+    scribe: Scribe,
+    latency_ms: int | None = None,
+    read: Row[Any] | None = None,
 ) -> UnitStatus:
     """Apply what became of an attempt and return the state its unit is in then; the same fact again changes nothing."""
     a = purchase_attempts
@@ -90,6 +103,8 @@ def record_outcome(
     order = lock_order(conn, order_id)
     attempt = conn.execute(select(a).where(a.c.attempt_id == attempt_id).with_for_update()).one()
     case = Case(conn, order, lock_unit(conn, attempt.esim_id), attempt, latency_ms)
+    if isinstance(outcome, Rejected) and read is not None and read.provider_order_id != attempt.provider_order_id:
+        outcome = Unknown(ErrorType.UNKNOWN, "looked for before its order number was known")
     if attempt.state not in OPEN_STATES or case.unit.status not in TAKES_DELIVERY:
         _apply_late(case, outcome, scribe)
         return case.unit.status
@@ -214,7 +229,7 @@ def _apply_late(case: Case, outcome: Outcome, scribe: Scribe) -> None:
     if attempt.state in OPEN_STATES and not isinstance(outcome, Provisioned):
         _look_on(case, outcome, scribe)
         return
-    if isinstance(outcome, Unknown) and attempt.state == "rejected":
+    if isinstance(outcome, Unknown) and attempt.state == "rejected" and case.latency_ms is not None:
         look_again(conn, case.order, unit, attempt, scribe.now)
     if not isinstance(outcome, Provisioned | Pending) or attempt.state == "provisioned":
         return

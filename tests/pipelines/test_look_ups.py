@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from esim.money import Cost
-from esim.purchase import ErrorType, EventKind, Outcome, Pending, ProviderEvent, PurchaseRequest, Rejected
+from esim.purchase import ErrorType, EventKind, Outcome, Pending, ProviderEvent, PurchaseRequest, Rejected, Unknown
+from pipelines.unit_work import look_up_attempt
 from resources.db import inbox
 from resources.db.alerts import open_alerts
 from resources.db.outages import REST, resting_offers
@@ -45,6 +46,46 @@ def test_a_provider_in_the_dark_leaves_half_of_the_workers_to_fresh_orders(shop:
         drain.result()
     assert {state for order_id in lost for state in unit_states(shop.engine, order_id)} == {"delivered"}
     assert shop.sold == 5
+
+
+def two_look_ups_of_one_purchase(shop: Shop, slow_answer: Outcome, quick_answer: Outcome) -> None:
+    """Have a purchase looked up twice at a time; the slow look-up, which was first, ends last."""
+    asked, go_on = Event(), Event()
+
+    def answers(provider: ScriptedProvider, request: PurchaseRequest) -> Outcome:
+        if asked.is_set():
+            return quick_answer
+        asked.set()
+        assert go_on.wait(20)
+        return slow_answer
+
+    shop.cheap.script.append(never_hears)
+    paid_order(shop.engine)
+    shop.drain(max_seconds=0.5)
+    shop.cheap.on_resolve = answers
+    shop.clock.advance(hours=1)
+    with shop.engine.connect() as conn:
+        attempt_id = conn.execute(text("select attempt_id from purchase_attempts")).scalar_one()
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(look_up_attempt, shop.tools, attempt_id, 1, "slow", None)
+        assert asked.wait(20)
+        look_up_attempt(shop.tools, attempt_id, 1, "quick", None)
+        go_on.set()
+        slow.result(20)
+
+
+def test_a_slow_look_up_is_no_late_worker(shop: Shop, rows: Rows) -> None:
+    lost = Unknown(ErrorType.PROVIDER_TIMEOUT, "no answer")
+    two_look_ups_of_one_purchase(shop, lost, Rejected(ErrorType.NOT_BOUGHT, "in no order"))
+    assert rows("select event_id from inbox_events") == []
+    assert rows("select kind from outbox where kind = 'late_doubt'") == []
+
+
+def test_what_was_absent_before_it_was_accepted_is_not_given_up(shop: Shop, rows: Rows) -> None:
+    two_look_ups_of_one_purchase(shop, Rejected(ErrorType.NOT_BOUGHT, "in no order"), Pending("order-77"))
+    assert rows("select state, provider_order_id from purchase_attempts") == [
+        {"state": "pending", "provider_order_id": "order-77"}
+    ]
 
 
 @pytest.mark.parametrize("words", ["no stock\x00left", "no stock \ud800 left"])
