@@ -23,10 +23,19 @@ Heard = Callable[[ZygoteProcess, Message | None], None]  # None: the zygote is g
 class Nursery:
     """The zygotes of one host."""
 
-    def __init__(self, config: WarmRunsConfig, place: Path, selector: selectors.BaseSelector, heard: Heard) -> None:
+    def __init__(
+        self,
+        config: WarmRunsConfig,
+        place: Path,
+        selector: selectors.BaseSelector,
+        heard: Heard,
+        again_seconds: float = _AGAIN_SECONDS,
+    ) -> None:
         self._config, self._place, self._selector, self._heard = config, place, selector, heard
         self._folders = [Path(name).absolute() for name in config.watch]
         self._looked_at = monotonic()
+        self._again_seconds = again_seconds
+        self._no_room, self._again_at = "", 0.0  # why no zygote could be started, and when to try again
         self._retired: list[ZygoteProcess] = []
         self._ending: list[ZygoteProcess] = []
         self.current = self._start(read_code(self._folders))
@@ -35,13 +44,13 @@ class Nursery:
     def refusal(self) -> str:
         """Why no run can be taken; empty when one can, if only after a warm-up."""
         broken = self.current.state in {"broken", "gone"} and not self._code_changed()
-        return self.current.why if broken else ""
+        return self._no_room or (self.current.why if broken else "")
 
     def ready(self) -> ZygoteProcess | None:
         """Return a zygote that has the code as it is at this moment."""
         if self._code_changed():
             self._start_over("the code has changed")
-        return self.current if self.current.state == "ready" else None
+        return self.current if self.current.state == "ready" and not self._no_room else None
 
     def for_errands(self) -> ZygoteProcess | None:
         """Return a zygote that can do what needs none of our code."""
@@ -61,9 +70,10 @@ class Nursery:
         if now - self._looked_at < _LOOK_EVERY_SECONDS:
             return
         self._looked_at = now
-        if current.state != "warming" and self._code_changed():
+        again = now >= self._again_at if self._no_room else now - current.born > self._again_seconds
+        if current.state != "warming" and not self._no_room and self._code_changed():
             self._start_over("the code has changed")
-        elif current.state in {"broken", "gone"} and now - current.born > _AGAIN_SECONDS:
+        elif (self._no_room or current.state in {"broken", "gone"}) and again:
             self._start_over("another try")
 
     def close(self) -> None:
@@ -86,10 +96,20 @@ class Nursery:
     def _start_over(self, why: str) -> None:
         if self.current.state == "warming":
             return  # what it becomes is compared with the code then
-        _log.info("starting over with fresh code", why=why, before=self.current.pid)
-        if self.current.state != "gone":
-            self._retired.append(self.current)
-        self.current = self._start(read_code(self._folders))
+        before = self.current
+        _log.info("starting over with fresh code", why=why, before=before.pid)
+        self._replace()
+        if self.current is not before and before.state != "gone":
+            self._retired.append(before)
+
+    def _replace(self) -> None:
+        """Start a zygote with the code as it is; where the machine has no room for one, refuse runs for a while."""
+        try:
+            self.current, self._no_room = self._start(read_code(self._folders)), ""
+        except OSError as error:
+            self._no_room = f"no zygote can be started: {error.strerror or type(error).__name__}"
+            self._again_at = monotonic() + self._again_seconds
+            _log.exception("no zygote can be started", again_in_seconds=self._again_seconds)
 
     def _hear(self, zygote: ZygoteProcess) -> None:
         messages = zygote.receive()
@@ -115,7 +135,7 @@ class Nursery:
         _log.error("a zygote is gone", zygote=zygote.pid, was=was, why=zygote.why)
         self._heard(zygote, None)
         if zygote is self.current and was == "ready":
-            self.current = self._start(read_code(self._folders))
+            self._replace()
 
     def _hang_up(self, zygote: ZygoteProcess) -> None:
         self._selector.unregister(zygote)
@@ -124,4 +144,7 @@ class Nursery:
         self._ending.append(zygote)
 
     def _code_changed(self) -> bool:
-        return read_code(self._folders) != self.current.code
+        try:
+            return read_code(self._folders) != self.current.code
+        except OSError:  # no file can be opened just now: look again later
+            return False

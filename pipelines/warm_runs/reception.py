@@ -78,7 +78,7 @@ class Reception:
                 self._place.rmdir()
 
     def _accept(self) -> None:
-        with suppress(BlockingIOError, ConnectionError):
+        with suppress(OSError):  # nobody there any more, or no file can be opened: who calls goes elsewhere
             assert self._listener is not None  # noqa: S101 - it is what became readable
             connection, _ = self._listener.accept()
             connection.setblocking(False)
