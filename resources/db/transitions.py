@@ -330,7 +330,8 @@ def settle_locked(
 def hold_order(conn: Connection, order: OrderRow, *, reason: str, actor: str, now: datetime) -> bool:
     """Keep a locked order for a person: nothing more is bought for it, and it stays in attention until decided.
 
-    Purchases that are open already go on to their end, since the provider may have our money. Return False, changing
+    Purchases that are on their way already go on to their end, since the provider may have our money; a unit in work
+    is bought nowhere else, and comes to wait with the others when its worker sees the hold. Return False, changing
     nothing, for an order that cannot need a person any more (cancelled, paid back as a whole) or is held already.
     """
     if order.hold_reason is not None or OrderStatus.ATTENTION not in {order.status, *TRANSITIONS[order.status]}:
@@ -342,6 +343,11 @@ def hold_order(conn: Connection, order: OrderRow, *, reason: str, actor: str, no
     settle_locked(conn, order, lock_units(conn, order.order_id), reason=reason, actor=actor, now=now)
     move_order(conn, order, OrderStatus.ATTENTION, reason=reason, actor=actor, now=now)  # where nothing is settled
     return True
+
+
+def is_held(conn: Connection, order_id: UUID) -> bool:
+    """Return whether an order waits for a person's decision, as of now."""
+    return conn.scalar(select(orders.c.hold_reason).where(orders.c.order_id == order_id)) is not None
 
 
 def note(conn: Connection, events: Sequence[Event]) -> None:
