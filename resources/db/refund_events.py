@@ -67,9 +67,9 @@ def refunded_in_all(conn: Connection, order_id: UUID, payment_intent: str, total
         _change_refunded(conn, order, by_hand.minor, teller)
     reason = _by_hand(by_hand)
     _note(conn, order, reason, {"payment_intent": payment_intent}, teller)
-    held = order.payment_intent == payment_intent and hold_if_paid_back(conn, order, by_hand, teller)
-    goes_on = "Nothing more is bought for it." if held else "eSIMs in work go on."
-    text = f"Order {order.display_id}: {reason}. {goes_on}"
+    if order.payment_intent == payment_intent:
+        hold_if_paid_back(conn, order, by_hand, teller)
+    text = f"Order {order.display_id}: {reason}. {_what_follows(conn, order, by_hand)}"
     notices.tell_operations(conn, order_id, "external_refund", key, text)
     return "refund by hand recorded"
 
@@ -98,9 +98,19 @@ def hold_if_paid_back(conn: Connection, order: OrderRow, by_hand: Money, teller:
     """Stop buying for a locked order all of which was paid back while something of it is still to be delivered."""
     if order.refunded_minor < order.amount_minor or not _is_unfinished(conn, order):
         return False
-    return notices.hold_and_tell(
-        conn, order, reason=f"{_by_hand(by_hand)}, all of it", actor=teller.actor, now=teller.now
-    )
+    return notices.hold_and_tell(conn, order, reason=_all_of_it(by_hand), actor=teller.actor, now=teller.now)
+
+
+def _what_follows(conn: Connection, order: OrderRow, by_hand: Money) -> str:
+    if order.hold_reason is None:
+        return "eSIMs in work go on." if _is_unfinished(conn, order) else "Nothing of it is in work."
+    if order.hold_reason == _all_of_it(by_hand):
+        return "Nothing more is bought for it."
+    return f"Nothing more is bought for it; it is held for: {order.hold_reason}."
+
+
+def _all_of_it(amount: Money) -> str:
+    return f"{_by_hand(amount)}, all of it"
 
 
 def _by_hand(amount: Money) -> str:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 import pytest
 
+from esim.money import Money
 from pipelines.operator_jobs import OrderAction, ProviderAction, operate_order, operate_provider, operator_jobs
+from resources.db.refund_events import Teller, refunded_in_all
 from resources.order_operations import OrderTools, utc_now
 from tests.pipelines.conftest import Shop
 from tests.resources.db.shop import order_state, paid_order, unit_states
@@ -76,6 +78,18 @@ def test_refusal_fails_the_run_with_its_sentence(shop: Shop, launch: Launch) -> 
     assert "about one eSIM" in sentence_of(launch(operate_order, action="ABANDON", order=str(order_id)))
     assert "provider_order_id" in sentence_of(launch(operate_order, action="BOUGHT", order=str(order_id), units=[1]))
     assert "no order 'OID999'" in sentence_of(launch(operate_order, action="RETRY", order="OID999"))
+
+
+def test_order_that_was_paid_back_is_delivered_from_the_launchpad_only_as_a_gift(shop: Shop, launch: Launch) -> None:
+    order_id = paid_order(shop.engine, now=utc_now())
+    with shop.engine.begin() as conn:
+        refunded_in_all(conn, order_id, f"pi_{order_id.hex}", Money(499, "USD"), Teller("stripe", utc_now()))
+    released = {"action": "RETRY", "order": str(order_id), "release_hold": True}
+    assert "all of its payment went back" in sentence_of(launch(operate_order, **released))
+    assert "goodwill: all of its payment" in str(
+        metadata_of(launch(operate_order, **released, goodwill=True))["changes"]
+    )
+    assert unit_states(shop.engine, order_id) == ["queued"]
 
 
 @pytest.mark.parametrize("action", list(OrderAction))
