@@ -60,13 +60,16 @@ def retry(
     unit: Units = None,
     extend_deadline: Annotated[int | None, typer.Option(min=1, max=10_080, help="Minutes from now")] = None,
     release_hold: ReleaseHold = False,
+    goodwill: Annotated[
+        bool, typer.Option("--goodwill", help="A gift: deliver although the bank or the customer has the money")
+    ] = False,
     name: As = None,
     yes: Yes = False,
 ) -> None:
     """Try failed, waiting and attention eSIMs of a paid order again at once."""
     from resources.db.operator_retry import RetryOptions
 
-    options = RetryOptions(tuple(unit or ()), extend_deadline, release_hold)
+    options = RetryOptions(tuple(unit or ()), extend_deadline, release_hold, goodwill)
     _act(reference, reason, name, yes, lambda desk, who, order_id: desk.retry(order_id, who, options))
 
 

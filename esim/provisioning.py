@@ -3,7 +3,7 @@
 intent committed -> prepare (buys nothing) -> evidence committed -> purchase, once -> outcome committed. Only
 `Rejected`, the proof that nothing was bought, leads to the next offer. `Unknown` and `Pending` end the work here:
 somebody looks them up later, and until then no other provider is asked. Nothing is bought before the intent is
-committed, nor by a worker whose lease is over.
+committed, nor by a worker whose lease is over, nor for an order that waits for a person's decision.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,10 +49,11 @@ class BuyableOffer:
 
 
 class Skipped(StrEnum):
-    """Why an offer was not tried now; the unit loses nothing by it."""
+    """Why an offer was not tried now, or not to its end; the unit loses nothing by it."""
 
     SLOT_BUSY = "slot busy"  # the provider takes one purchase at a time and another one is open
     CIRCUIT_OPEN = "circuit open"
+    HELD = "held"  # a person must decide about the order first: nothing more is bought for it
 
 
 class Journal(Protocol):
@@ -65,8 +66,8 @@ class Journal(Protocol):
         """Commit the intent to buy this offer, under a fresh reference."""
         ...
 
-    def prepared(self, request: PurchaseRequest, evidence: Evidence) -> None:
-        """Commit that the purchase may be on the wire from now on."""
+    def prepared(self, request: PurchaseRequest, evidence: Evidence) -> Skipped | None:
+        """Commit that the purchase may be on the wire from now on, or say why it may not be sent."""
         ...
 
     def may_send(self) -> None:
@@ -116,7 +117,12 @@ class Waiting:
     for_slot: bool = False
 
 
-Result = Provisioned | Pending | Unknown | Exhausted | Waiting
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A person must decide about the order first; what may be bought then is as it was."""
+
+
+Result = Provisioned | Pending | Unknown | Exhausted | Waiting | Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +169,16 @@ def provision(
         if refusals and not so_far.failover:
             break
         request = journal.begin(offer, len(refusals))
+        if request is Skipped.HELD:
+            return Worked(Held(), tuple(trials))
         if isinstance(request, Skipped):
             busy.append(request)
             if request is Skipped.SLOT_BUSY and so_far.wait_for_slot:
                 break
             continue
         trial = _try(offer, request, providers[offer.provider], journal, timer)
+        if trial is None:
+            return Worked(Held(), tuple(trials))
         trials.append(trial)
         if not isinstance(trial.outcome, Rejected):
             return Worked(trial.outcome, tuple(trials))
@@ -178,22 +188,27 @@ def provision(
 
 def _try(
     offer: BuyableOffer, request: PurchaseRequest, provider: Provider, journal: Journal, timer: Callable[[], float]
-) -> Trial:
+) -> Trial | None:
+    """Try one offer; None where its order was held before anything was sent, which is no refusal of the provider's."""
     started = timer()
     outcome = _buy(request, provider, journal)
     latency_ms = int((timer() - started) * 1000)
+    if outcome is None:
+        journal.conclude(request, Rejected(ErrorType.NOT_BOUGHT, "its order was held before it was sent"), latency_ms)
+        return None
     journal.conclude(request, outcome, latency_ms)
     return Trial(offer, outcome, latency_ms)
 
 
-def _buy(request: PurchaseRequest, provider: Provider, journal: Journal) -> Outcome:
+def _buy(request: PurchaseRequest, provider: Provider, journal: Journal) -> Outcome | None:
     try:
         ready = provider.prepare(request)
     except Exception as error:  # noqa: BLE001 - whatever an adapter raises here, nothing was bought yet
         return Rejected(ErrorType.PROVIDER_API_ERROR, f"{provider.slug}: {type(error).__name__} before buying")
     if not isinstance(ready, Prepared):
         return ready
-    journal.prepared(request, ready.evidence)
+    if journal.prepared(request, ready.evidence) is not None:
+        return None
     journal.may_send()
     try:
         return provider.purchase(request, ready.evidence)

@@ -56,6 +56,7 @@ class OperateOrder(dg.Config):
     preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
     release_hold: bool = Field(default=False, description="What the order is held for (a dispute, say) is settled.")
     extend_deadline_minutes: int | None = Field(default=None, description="retry: the new deadline, from now.")
+    goodwill: bool = Field(default=False, description="retry: a gift, although the bank or the customer has the money.")
     cancel_esim: bool = Field(default=False, description="refund: ask the provider to take delivered eSIMs back.")
     even_if_open: bool = Field(
         default=False, description="refund, paid_elsewhere: although a purchase is open; its eSIM goes to stock."
@@ -126,7 +127,8 @@ def _on_order(desk: OperatorDesk, who: Operator, config: OperateOrder) -> Done:
     if config.action in {OrderAction.NOT_BOUGHT, OrderAction.BOUGHT, OrderAction.ABANDON}:
         return _on_doubt(desk, who, config)
     if config.action is OrderAction.RETRY:
-        return desk.retry(order_id, who, RetryOptions(units, config.extend_deadline_minutes, config.release_hold))
+        retry = RetryOptions(units, config.extend_deadline_minutes, config.release_hold, config.goodwill)
+        return desk.retry(order_id, who, retry)
     if config.action is OrderAction.CANCEL:
         return desk.cancel(order_id, who, release_hold=config.release_hold)
     if config.action is OrderAction.RESEND_NOTICES:

@@ -14,6 +14,7 @@ from esim.ports import Provider
 from esim.provisioning import (
     SLOT_PATIENCE_SECONDS,
     Exhausted,
+    Held,
     Round,
     Trial,
     Waiting,
@@ -68,7 +69,7 @@ def work_unit(tools: OrderTools, lease: Lease, run_id: str | None, found: Candid
         reports = [_report(claim, trial) for trial in worked.trials]
         for trial in worked.trials:
             _note_health(tools, trial)
-        if isinstance(worked.result, Exhausted | Waiting):
+        if isinstance(worked.result, Exhausted | Waiting | Held):
             scribe = Scribe(tools.vault, claim.owner, tools.clock(), run_id)
             status = end_round(tools.engine, claim, worked.result, retry_policy(tools), scribe)
             reports.append(UnitReport(claim.order_id, claim.n, "", _ending(worked.result, status), 0))
@@ -188,6 +189,10 @@ def _report(claim: Claim, trial: Trial) -> UnitReport:
     return UnitReport(claim.order_id, claim.n, trial.offer.provider, outcome_word(trial.outcome), trial.latency_ms)
 
 
-def _ending(result: Exhausted | Waiting, status: UnitStatus) -> str:
+def _ending(result: Exhausted | Waiting | Held, status: UnitStatus) -> str:
+    if status is UnitStatus.ATTENTION:
+        return "stopped: its order is held"
+    if isinstance(result, Held):
+        return "waits (the hold was released)"
     why = result.reason if isinstance(result, Waiting) else str(result.error_type)
     return f"given up ({why})" if status is UnitStatus.FAILED else f"waits ({why})"

@@ -29,6 +29,7 @@ from resources.db.purchase_desk import PurchaseDesk
 from resources.db.settlement import Scribe, keep_outcome
 from resources.db.tables import OPEN_STATES, purchase_attempts
 from resources.db.together import STORE_AWAY
+from resources.db.transitions import is_held
 
 SEND_MARGIN_SECONDS = 20.0  # a request may wait this long for a rate limit and a connection before it leaves
 OUTCOME_PATIENCE_SECONDS = 60.0
@@ -92,16 +93,20 @@ class UnitJournal:
             package_name=offer.name,
         )
 
-    def prepared(self, request: PurchaseRequest, evidence: Evidence) -> None:
-        """Commit that the purchase may be on the wire from now on.
+    def prepared(self, request: PurchaseRequest, evidence: Evidence) -> Skipped | None:
+        """Commit that the purchase may be on the wire from now on, or say that its order is held by now.
 
         Raises:
             LeaseLost: the unit is not this worker's any more, or its lease is over.
         """
         claim = self.claim
         clearance = Clearance(request.reference, claim.fence, claim.owner, self.desk.clock(), dict(evidence))
-        if not self.desk.clearances.submit(clearance):
-            raise LeaseLost(f"unit {claim.esim_id} is another worker's; its purchase was not sent")
+        if self.desk.clearances.submit(clearance):
+            return None
+        with self.desk.engine.begin() as conn:
+            if self._is_ours(conn) and is_held(conn, claim.order_id):
+                return Skipped.HELD
+        raise LeaseLost(f"unit {claim.esim_id} is another worker's; its purchase was not sent")
 
     def may_send(self) -> None:
         """Refuse to send anything when the lease is nearly over on this process's own clock.
@@ -131,21 +136,27 @@ class UnitJournal:
 
     def _begin_alone(self, offer: BuyableOffer, intent: Intent, now: datetime) -> int | Skipped:
         with self.desk.engine.begin() as conn:
-            if not holds_lease(lock_unit(conn, self.claim.esim_id), self.claim):
+            # Whoever holds an order locks its units: what is read here stands until the intent is committed.
+            if not self._is_ours(conn):
                 raise LeaseLost(f"unit {self.claim.esim_id} is another worker's")
+            if is_held(conn, self.claim.order_id) and not self._has_purchase(conn):
+                return Skipped.HELD
             if offer.half_open and not take_probe(conn, offer.provider, now):
                 return Skipped.CIRCUIT_OPEN
             if attempt_id := write_intents(conn, [intent])[0]:
                 return attempt_id
-            if self._slot_is_busy(conn, intent):
+            if intent.slot is not None and not self._has_purchase(conn):
                 return Skipped.SLOT_BUSY
         raise OpenAttemptFound(f"unit {self.claim.esim_id} has an open purchase; it is looked up first")
 
-    def _slot_is_busy(self, conn: Connection, intent: Intent) -> bool:
-        """Tell a busy slot from a unit whose purchase is open: that one is looked up before anything else."""
+    def _is_ours(self, conn: Connection) -> bool:
+        return holds_lease(lock_unit(conn, self.claim.esim_id), self.claim)
+
+    def _has_purchase(self, conn: Connection) -> bool:
+        """Return whether a purchase of the unit is open or succeeded: it is looked up before anything else."""
         a = purchase_attempts.c
         live = select(a.attempt_id).where(a.esim_id == self.claim.esim_id, a.state.in_((*OPEN_STATES, "provisioned")))
-        return intent.slot is not None and conn.scalar(live.limit(1)) is None
+        return conn.scalar(live.limit(1)) is not None
 
     def _intent(self, offer: BuyableOffer, failover_step: int, reference: str, now: datetime) -> Intent:
         claim = self.claim

@@ -14,7 +14,8 @@ from resources.db import operator_returns
 from resources.db.attention_disputes import DisputeFacts, advise_dispute, disputes_that_wait
 from resources.db.attention_units import WaitingOrder, units_of_order, waiting_orders, waiting_units
 from resources.db.operator_providers import Circuit, provider_reports
-from resources.db.order_advice import Advice, UnitFacts, Urgency, advise, command
+from resources.db.order_advice import Advice, OrderState, UnitFacts, Urgency, advise, command
+from resources.db.order_money import money_of
 from resources.db.outbox import TELL_AFTER_ATTEMPTS
 from resources.db.stuck import stuck_orders
 
@@ -58,13 +59,23 @@ _NOTICES = text(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """What waits of orders, and where their money is: with a bank, or all of it with the customer."""
+
+    disputes: Sequence[DisputeFacts]
+    orders: Sequence[WaitingOrder]
+    units: Sequence[tuple[UnitFacts, bool]]
+    with_the_bank: frozenset[UUID]
+    paid_back: frozenset[UUID]
+
+
 def attention(conn: Connection, now: datetime) -> list[Item]:
     """Return what waits for a person, the most urgent and oldest first."""
-    disputed = disputes_that_wait(conn)
+    waiting = _waiting(conn, disputes_that_wait(conn), waiting_orders(conn), waiting_units(conn, now))
     items = [
-        *map(_of_dispute, disputed),
-        *_orders(conn, now, disputed),
-        *_refunds(conn, disputed),
+        *_of_orders(waiting, now),
+        *_refunds(conn, waiting),
         *_notices(conn),
         *_providers(conn, now),
         *_stock(conn),
@@ -77,33 +88,43 @@ def attention(conn: Connection, now: datetime) -> list[Item]:
 def items_of_order(conn: Connection, order_id: UUID, now: datetime) -> list[Item]:
     """Return what one order waits for."""
     disputed = [facts for facts in disputes_that_wait(conn) if facts.order_id == order_id]
-    waiting = [order for order in waiting_orders(conn) if order.order_id == order_id]
-    held = [*map(_of_dispute, disputed), *_held(waiting, disputed)]
-    return held + list(_of_units(units_of_order(conn, order_id), now, disputed))
+    held = [order for order in waiting_orders(conn) if order.order_id == order_id]
+    return list(_of_orders(_waiting(conn, disputed, held, units_of_order(conn, order_id)), now))
 
 
-def _orders(conn: Connection, now: datetime, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
-    yield from _held(waiting_orders(conn), disputed)
-    yield from _of_units(waiting_units(conn, now), now, disputed)
+def _waiting(
+    conn: Connection,
+    disputes: Sequence[DisputeFacts],
+    orders: Sequence[WaitingOrder],
+    units: Sequence[tuple[UnitFacts, bool]],
+) -> _Waiting:
+    ids = {facts.order_id for facts in disputes} | {order.order_id for order in orders}
+    ids |= {unit.order_id for unit, _ in units}
+    paid_back = frozenset(money.order_id for money in money_of(conn, ids) if money.is_all_back)
+    with_the_bank = frozenset(facts.order_id for facts in disputes if facts.stops_refunds)
+    return _Waiting(disputes, orders, units, with_the_bank, paid_back)
 
 
-def _held(waiting: Sequence[WaitingOrder], disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
-    """Yield the orders that wait as a whole; one that is held for a dispute is told of with its dispute."""
-    told = {facts.order_id for facts in disputed if facts.is_held}
-    yield from (_of_order(order) for order in waiting if order.order_id not in told)
+def _of_orders(waiting: _Waiting, now: datetime) -> Iterator[Item]:
+    """Yield disputes, orders that wait as a whole (not those told of with their dispute), and units."""
+    told = {facts.order_id for facts in waiting.disputes if facts.tells_all}
+    yield from (_of_dispute(facts, waiting) for facts in waiting.disputes)
+    yield from (_of_order(order, waiting) for order in waiting.orders if order.order_id not in told)
+    yield from _of_units(waiting, now)
 
 
-def _of_dispute(facts: DisputeFacts) -> Item:
-    return _item(advise_dispute(facts), facts.since, f"order {facts.display_id}", facts.order_id)
+def _of_dispute(facts: DisputeFacts, waiting: _Waiting) -> Item:
+    of_bank, paid_back = facts.order_id in waiting.with_the_bank, facts.order_id in waiting.paid_back
+    advice = advise_dispute(facts, bank_has_it=of_bank, paid_back=paid_back)
+    return _item(advice, facts.since, f"order {facts.display_id}", facts.order_id)
 
 
-def _of_units(units: list[tuple[UnitFacts, bool]], now: datetime, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
-    with_the_bank = {facts.order_id for facts in disputed if facts.stops_refunds}
-    for unit, held in units:
-        advice = advise(unit, now, held=held)
+def _of_units(waiting: _Waiting, now: datetime) -> Iterator[Item]:
+    for unit, held in waiting.units:
+        advice = advise(unit, now, OrderState(held, unit.order_id in waiting.paid_back))
         if advice is None or (held and advice.kind == "attention"):  # the order says so already
             continue
-        if advice.kind not in {"refund_failed", "not_refunded"} or unit.order_id not in with_the_bank:
+        if advice.kind not in {"refund_failed", "not_refunded"} or unit.order_id not in waiting.with_the_bank:
             yield _item(advice, unit.since, f"order {unit.display_id}, eSIM {unit.n}", unit.order_id)
 
 
@@ -111,42 +132,40 @@ def _item(advice: Advice, since: datetime, subject: str, order_id: UUID) -> Item
     return Item(advice.kind, advice.urgency, since, subject, advice.reason, advice.commands, order_id)
 
 
-def _of_order(order: WaitingOrder) -> Item:
-    name = order.display_id
-    commands = (
-        f"numnaroad order show {name}",
-        command(f"order retry {name}", "--release-hold"),
-        command(f"order refund {name} --all", "--release-hold"),
-        command(f"order refund {name} --all", "--paid-elsewhere --release-hold"),
-    )
+def _of_order(order: WaitingOrder, waiting: _Waiting) -> Item:
+    commands = (f"numnaroad order show {order.display_id}", *_ways_out(order, waiting))
     kind = "held" if order.is_held else "undecided"
-    return Item(kind, Urgency.NOW, order.since, f"order {name}", order.reason, commands, order.order_id)
+    return Item(kind, Urgency.NOW, order.since, f"order {order.display_id}", order.reason, commands, order.order_id)
 
 
-def _refunds(conn: Connection, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
-    with_the_bank = {facts.order_id for facts in disputed if facts.stops_refunds}
+def _ways_out(order: WaitingOrder, waiting: _Waiting) -> Iterator[str]:
+    """Yield what may be done about an order that waits; while a bank has its money that is told with the dispute."""
+    retry, refund = f"order retry {order.display_id}", f"order refund {order.display_id} --all"
+    if order.order_id in waiting.with_the_bank:
+        return
+    if order.order_id in waiting.paid_back:
+        yield command(refund, "--paid-elsewhere --release-hold")
+        yield command(retry, "--release-hold --goodwill")
+        return
+    yield command(retry, "--release-hold")
+    yield command(refund, "--release-hold")
+    yield command(refund, "--paid-elsewhere --release-hold")
+
+
+def _refunds(conn: Connection, waiting: _Waiting) -> Iterator[Item]:
     for row in conn.execute(_FAILED_REFUNDS, {"often": _TRIED_OFTEN}):
-        if row.state == "failed" and row.order_id in with_the_bank:
+        if row.state == "failed" and row.order_id in waiting.with_the_bank:
             continue
-        show = f"numnaroad order show {row.display_id}"
+        show, subject = f"numnaroad order show {row.display_id}", f"order {row.display_id}"
         if row.state == "failed":
             reason = f"refund {row.refund_key} failed ({row.last_error}): pay {row.payment_intent} back in Stripe"
             release = command(f"order retry {row.display_id}", "--release-hold")
-            yield Item(
-                "refund_failed",
-                Urgency.NOW,
-                row.since,
-                f"order {row.display_id}",
-                reason,
-                (show, release),
-                row.order_id,
-            )
+            commands = (show,) if row.order_id in waiting.paid_back else (show, release)
+            yield Item("refund_failed", Urgency.NOW, row.since, subject, reason, commands, row.order_id)
         else:
             reason = f"refund {row.refund_key} is not paid yet, it is tried on: {row.last_error}"
             commands = (show, "numnaroad doctor")
-            yield Item(
-                "refund_late", Urgency.TODAY, row.since, f"order {row.display_id}", reason, commands, row.order_id
-            )
+            yield Item("refund_late", Urgency.TODAY, row.since, subject, reason, commands, row.order_id)
 
 
 def _notices(conn: Connection) -> Iterator[Item]:

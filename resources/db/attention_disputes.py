@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from esim.money import Money
+from resources.db import hold_reasons
 from resources.db.disputes import INQUIRY, LOST, REASON, WITHDRAWN
 from resources.db.order_advice import Advice, Urgency, command
 
@@ -15,10 +16,10 @@ _DISPUTES = text(
     """
     select d.order_id, o.display_id, d.dispute_id, d.status, d.amount_minor, d.currency, d.answer_by,
         d.told_at as since, o.refunded_minor, o.currency as order_currency,
-        coalesce(o.hold_reason = :reason, false) as is_held, o.hold_reason is not null as waits,
+        o.hold_reason,
         exists (select from refunds r where r.payment_intent = d.payment_intent and r.state = 'failed') as refund_failed
     from disputes d join orders o using (order_id)
-    where d.status = any(:open) or (o.hold_reason = :reason)
+    where d.status = any(:open) or (:reason = any(string_to_array(o.hold_reason, :separator)))
         or (d.status = 'lost' and d.payment_intent = o.payment_intent and o.status <> 'refunded' and (
             select sum(l.amount_micros) from ledger_entries l where l.order_id = o.order_id and l.account = 'disputes'
         ) > 0)
@@ -39,8 +40,7 @@ class DisputeFacts:
     answer_by: datetime | None
     since: datetime
     refunded: Money
-    is_held: bool  # its order, for a dispute
-    waits: bool  # its order, for whatever reason
+    held_for: str | None  # its order
     refund_failed: bool
 
     @property
@@ -48,10 +48,15 @@ class DisputeFacts:
         """Whether the bank has the money, or may get it."""
         return self.status in {*WITHDRAWN, LOST}
 
+    @property
+    def tells_all(self) -> bool:
+        """Whether its order is held for disputes only."""
+        return self.held_for == REASON
+
 
 def disputes_that_wait(conn: Connection) -> list[DisputeFacts]:
     """Return the disputes of the shop that need a person, oldest first."""
-    known = {"reason": REASON, "open": [*WITHDRAWN, *INQUIRY]}
+    known = {"reason": REASON, "open": [*WITHDRAWN, *INQUIRY], "separator": hold_reasons.SEPARATOR}
     return [
         DisputeFacts(
             order_id=row.order_id,
@@ -62,30 +67,38 @@ def disputes_that_wait(conn: Connection) -> list[DisputeFacts]:
             answer_by=row.answer_by,
             since=row.since,
             refunded=Money(int(row.refunded_minor), row.order_currency),
-            is_held=row.is_held,
-            waits=row.waits,
+            held_for=row.hold_reason,
             refund_failed=row.refund_failed,
         )
         for row in conn.execute(_DISPUTES, known)
     ]
 
 
-def advise_dispute(facts: DisputeFacts) -> Advice:
-    """Return what one dispute needs."""
+def advise_dispute(facts: DisputeFacts, *, bank_has_it: bool = False, paid_back: bool = False) -> Advice:
+    """Return what one dispute needs; the bank may have its order's money for another, or the customer all of it."""
     name, what = facts.display_id, f"dispute {facts.dispute_id} over {facts.amount}"
-    show, hold = f"numnaroad order show {name}", "--release-hold" if facts.waits else ""
+    show, hold = f"numnaroad order show {name}", "--release-hold" if facts.held_for else ""
+    elsewhere = command(f"order refund {name} --all --paid-elsewhere", hold)
     if facts.status == LOST:
         reason = f"{what} is lost: the customer has the money. Write it down, and pay nothing back"
-        return Advice(
-            "dispute", Urgency.NOW, reason, (show, command(f"order refund {name} --all --paid-elsewhere", hold))
-        )
+        return Advice("dispute", Urgency.NOW, reason, (show, elsewhere))
     if facts.status in WITHDRAWN | INQUIRY:
         reason = f"{what} is {facts.status}: {'; '.join(_while_open(facts))}"
         urgency = Urgency.NOW if facts.status.endswith("needs_response") else Urgency.SOMETIME
         return Advice("dispute", urgency, reason, (show,))
+    if bank_has_it:
+        reason = f"{what} is {facts.status}, but another one of its payment stands: leave the order held"
+        return Advice("dispute", Urgency.SOMETIME, reason, (show,))
+    if paid_back:
+        reason = f"{what} is {facts.status}, and all of the payment went back: write it down, or deliver it as a gift"
+        gift = command(f"order retry {name}", "--release-hold --goodwill")
+        return Advice("dispute", Urgency.NOW, reason, (show, elsewhere, gift))
+    reason = f"{what} is {facts.status}: the money is ours"
+    if others := hold_reasons.besides(facts.held_for, REASON):
+        return Advice("dispute", Urgency.NOW, f"{reason}; the order is held for more: {others}", (show,))
     release = command(f"order retry {name}", "--release-hold")
     again = (command(f"order refund {name} --all --again", "--release-hold"),) if facts.refund_failed else ()
-    return Advice("dispute", Urgency.NOW, f"{what} is {facts.status}: the money is ours", (show, *again, release))
+    return Advice("dispute", Urgency.NOW, reason, (show, *again, release))
 
 
 def _while_open(facts: DisputeFacts) -> Iterator[str]:

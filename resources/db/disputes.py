@@ -15,7 +15,8 @@ from sqlalchemy.dialects.postgresql import insert
 from esim.disputes import Dispute, DisputeMovement
 from esim.money import Cost, Money
 from esim.orders import UnitStatus
-from resources.db import ledger, notices
+from resources.db import hold_reasons, ledger, notices
+from resources.db.order_money import is_all_back
 from resources.db.refund_events import Teller
 from resources.db.tables import dispute_movements, disputes, ledger_entries, orders
 from resources.db.transitions import Event, OrderRow, lock_order, lock_orders, lock_units, note
@@ -28,10 +29,10 @@ LOST = "lost"
 REASON = "the customer's bank opened a dispute"
 _ENDED = frozenset({UnitStatus.REFUNDED, UnitStatus.CANCELLED})
 _IN_WORDS = {
-    "won": "was won: the money is with us again. Release the order",
-    "lost": "was lost: the customer has the money. Write it down, never pay it back as well",
-    "warning_closed": "was only an inquiry and is closed. Release the order",
-    "prevented": "was prevented. Release the order",
+    "won": "was won: the bank gives the money back",
+    "lost": "was lost: the customer has the money",
+    "warning_closed": "was only an inquiry and is closed",
+    "prevented": "was prevented",
 }
 
 
@@ -93,11 +94,31 @@ def keep_movement(conn: Connection, moved: DisputeMovement) -> bool:
 
 
 def standing_dispute(conn: Connection, payment_intent: str | None) -> tuple[str, str] | None:
-    """Return the id and status of a dispute for which the bank has a payment, or may get it; None without one."""
+    """Return the id and status of a dispute for which the bank has a payment, or may get it; None without one.
+
+    Of several it is one that is open yet.
+    """
     d = disputes.c
     standing = (d.payment_intent == payment_intent, d.status.in_([*WITHDRAWN, LOST]))
-    row = conn.execute(select(d.dispute_id, d.status).where(*standing).order_by(d.told_at.desc())).first()
+    found = select(d.dispute_id, d.status).where(*standing).order_by(d.status == LOST, d.told_at.desc())
+    row = conn.execute(found).first()
     return None if row is None else (str(row.dispute_id), str(row.status))
+
+
+def taken_by_bank(conn: Connection, order: OrderRow) -> tuple[str, str] | None:
+    """Return the id and status of a dispute that keeps money of an order; None where it is ours.
+
+    A lost dispute keeps nothing any more when all that it took is counted as paid back for some eSIMs: the others are
+    paid for.
+    """
+    standing = standing_dispute(conn, order.payment_intent)
+    if standing is None or standing[1] != LOST:
+        return standing
+    m = dispute_movements.c
+    moved = select(func.count(), func.count(m.booked_at)).where(m.dispute_id == standing[0])
+    movements, booked = conn.execute(moved).one()
+    is_written_down = movements > 0 and movements == booked and lost_micros(conn, order.order_id) <= 0
+    return None if is_written_down else standing
 
 
 def lost_micros(conn: Connection, order_id: UUID) -> int:
@@ -223,8 +244,23 @@ def _tell_end(conn: Connection, order: OrderRow, dispute_id: str, teller: Teller
     words = _IN_WORDS.get(str(status))
     if words is None:
         return
-    text = f"dispute {dispute_id} {words}"
+    text = f"dispute {dispute_id} {words}. {_next_step(conn, order, str(status))}".strip()
     event = Event(order.order_id, order.status, order.status, text, teller.actor, teller.now)
     note(conn, [event])
     key = f"dispute:{dispute_id}:{status}"
-    notices.tell_operations(conn, order.order_id, "dispute", key, f"Order {order.display_id}: {text}.")
+    notices.tell_operations(conn, order.order_id, "dispute", key, f"Order {order.display_id}: {text}")
+
+
+def _next_step(conn: Connection, order: OrderRow, status: str) -> str:
+    """Return what is left to do about an order whose dispute is over; empty where it is nothing."""
+    if status == LOST:
+        return "Write it down, never pay it back as well."
+    if order.hold_reason is None:
+        return ""
+    if taken_by_bank(conn, order) is not None:
+        return "Another dispute of its payment stands: leave the order held."
+    if is_all_back(conn, order.order_id):
+        return "All of its payment went back to the customer: write it down, or release the order as goodwill."
+    if others := hold_reasons.besides(order.hold_reason, REASON):
+        return f"It is held for more: {others}. Release it when that is settled too."
+    return "Release the order."

@@ -3,7 +3,8 @@
 An intent is written only while its unit is still its worker's; two unique indexes are the last line of defence (one
 open or successful attempt per unit, one open attempt per slot), and what they refuse is simply not written. Slots are
 taken in the order of their names, since whoever wants one that another batch has just written waits for that batch. A
-clearance moves an intent to `prepared` only while the lease runs.
+clearance moves an intent to `prepared` only while the lease runs. Neither is given for an order that is held: whoever
+holds an order waits for no worker, so an intent may slip past a hold of the same moment, and the clearance stops it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,9 @@ _WRITE = text(
             offer_id text, provider_package_id text, package_name text, order_hints jsonb, reference text,
             expected_cost numeric, ceiling_cost numeric, currency text, slot text, run_id text, started_at timestamptz)
     ), mine as (
-        select e.esim_id from esims e join wanted w on w.esim_id = e.esim_id
-        where e.status = 'working' and e.fence = w.fence and e.lease_owner = w.owner
+        select e.esim_id
+        from esims e join wanted w on w.esim_id = e.esim_id join orders o on o.order_id = e.order_id
+        where e.status = 'working' and e.fence = w.fence and e.lease_owner = w.owner and o.hold_reason is null
         for update of e skip locked
     )
     insert into purchase_attempts (esim_id, order_id, number, failover_step, provider, offer_id, provider_package_id,
@@ -49,8 +51,10 @@ _CLEAR = text(
             reference text, fence bigint, owner text, now timestamptz, evidence jsonb)
         join purchase_attempts b on b.reference = w.reference
         join esims e on e.esim_id = b.esim_id
+        join orders o on o.order_id = e.order_id
     where a.attempt_id = b.attempt_id and a.state = 'intent' and e.status = 'working'
         and e.fence = w.fence and e.lease_owner = w.owner and e.lease_until > w.now
+        and o.hold_reason is null
     returning a.reference
     """
 )
@@ -93,14 +97,14 @@ class Clearance:
 def write_intents(conn: Connection, intents: Sequence[Intent]) -> list[int | None]:
     """Write intents; return their attempts' ids, None for each that could not be written.
 
-    That is one whose unit is not its worker's any more or is locked just now, has an open purchase, or wants a slot
-    that is taken.
+    That is one whose unit is not its worker's any more or is locked just now, has an open purchase, wants a slot that
+    is taken, or whose order is held.
     """
     written = {row.reference: int(row.attempt_id) for row in conn.execute(_WRITE, {"rows": document(intents)})}
     return [written.get(intent.reference) for intent in intents]
 
 
 def clear_intents(conn: Connection, clearances: Sequence[Clearance]) -> list[bool]:
-    """Clear intents for sending; return for each whether its worker still holds the unit and the lease."""
+    """Clear intents for sending; return for each whether its worker holds unit and lease, and nobody its order."""
     cleared = set(conn.scalars(_CLEAR, {"rows": document(clearances)}))
     return [clearance.reference in cleared for clearance in clearances]

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, Engine, func, select, update
 
 from esim.orders import UnitStatus
 from esim.purchase import ErrorType
+from resources.db import notices
 from resources.db.order_store import LEASE_SECONDS, Claim
 from resources.db.tables import esims, purchase_attempts
-from resources.db.transitions import UNIT_COLUMNS, UnitRow, lock_order, move_unit, settle_order, unit_row
+from resources.db.transitions import UNIT_COLUMNS, UnitRow, lock_order, lock_units, move_unit, settle_order, unit_row
 
 
 def extend_leases(engine: Engine, owner: str, units: Sequence[UUID], now: datetime) -> dict[UUID, int]:
@@ -70,7 +71,9 @@ def _reclaim(engine: Engine, esim_id: UUID, order_id: UUID, actor: str, now: dat
         move_unit(
             conn, unit, target, reason=reason, actor=actor, now=now, run_id=run_id, values={"next_attempt_at": now}
         )
-        settle_order(conn, order_id, reason=reason, actor=actor, now=now, run_id=run_id)
+        order = settle_order(conn, order_id, reason=reason, actor=actor, now=now, run_id=run_id)
+        # Where the order is held, this may have been the last unit in work.
+        notices.tell_of_changes(conn, order, lock_units(conn, order_id), now)
         return True
 
 

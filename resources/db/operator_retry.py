@@ -22,11 +22,13 @@ from resources.db.operator_actions import (
     purchase_in_the_way,
     release_hold,
 )
+from resources.db.operator_goodwill import check_is_paid_for
 from resources.db.outages import end_rests_of
 from resources.db.tables import esims, orders, purchase_attempts
 from resources.db.transitions import UnitRow
 
 _WORTH_EXTENDING = timedelta(minutes=1)
+_IN_WORK = frozenset({UnitStatus.WORKING, UnitStatus.PENDING, UnitStatus.UNKNOWN})  # may be bought without the hold
 _ENDED = {
     UnitStatus.DELIVERED: "is delivered",
     UnitStatus.REFUNDED: "is paid back",
@@ -36,11 +38,15 @@ _ENDED = {
 
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
-    """Which units (none means all that can be), how many minutes the customer is to wait at most, and the hold."""
+    """Which units (none means all that can be), how many minutes the customer is to wait at most, and the hold.
+
+    `goodwill`: deliver although the bank or the customer has the money.
+    """
 
     units: tuple[int, ...] = ()
     extend_minutes: int | None = None
     release_hold: bool = False
+    goodwill: bool = False
 
 
 def retry_order(conn: Connection, order_id: UUID, who: Operator, options: RetryOptions) -> Done:
@@ -48,20 +54,24 @@ def retry_order(conn: Connection, order_id: UUID, who: Operator, options: RetryO
 
     Raises:
         NotFound: there is no such order.
-        Refused: it would buy twice or for nobody, or nothing of it can be tried again.
+        Refused: it would buy twice, for nobody or for who has the money, or nothing of it can be tried again.
     """
     case = open_case(conn, order_id, who)
     check_paid(case)
     wanted = chosen(case, options.units)
     if is_undecided(case) and len(wanted) < len(case.units):
         raise Refused(f"order {case.order.display_id} was never queued: decide about all its eSIMs at once")
+    was_held = case.order.hold_reason is not None
     release_hold(case, options.release_hold)
     again = _again(case, wanted, named=bool(options.units))
+    in_work = [unit for unit in case.units if was_held and unit.status in _IN_WORK]
+    check_is_paid_for(case, [*again, *in_work], goodwill=options.goodwill)
     _extend_deadline(case, options.extend_minutes)
     _check_deadline(case, again)
     for unit in again:
         _queue(case, unit)
-    return close_case(case, "order retry", {"units": [unit.n for unit in again]})
+    details: dict[str, object] = {"units": [unit.n for unit in again]}
+    return close_case(case, "order retry", details | ({"goodwill": True} if options.goodwill else {}))
 
 
 def _again(case: OrderCase, wanted: Sequence[UnitRow], *, named: bool) -> list[UnitRow]:

@@ -54,6 +54,14 @@ class UnitFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderState:
+    """What a unit's order adds."""
+
+    is_held: bool = False  # so that nothing is touched without saying that this is over
+    is_paid_back: bool = False  # all of its payment is with the customer again
+
+
+@dataclass(frozen=True, slots=True)
 class Advice:
     """What to do about one unit."""
 
@@ -63,21 +71,18 @@ class Advice:
     commands: tuple[str, ...]
 
 
-def advise(unit: UnitFacts, now: datetime, *, held: bool = False) -> Advice | None:
-    """Return what a unit needs of a person; None where the machine sees to it or nothing is left to do.
-
-    `held` orders are not touched without saying that the hold is over.
-    """
+def advise(unit: UnitFacts, now: datetime, order: OrderState) -> Advice | None:
+    """Return what a unit needs of a person; None where the machine sees to it or nothing is left to do."""
     if unit.purchase is not None:
-        return _of_open_purchase(unit, unit.purchase, now, held)
+        return _of_open_purchase(unit, unit.purchase, now, order)
     if unit.status in _PAID_BACK:
-        return _of_given_up(unit, now, held)
+        return _of_given_up(unit, now, order)
     if unit.status in {UnitStatus.ATTENTION, UnitStatus.PENDING, UnitStatus.UNKNOWN}:
         reason = unit.reason or f"it is {unit.status}"
-        return Advice("attention", Urgency.NOW, reason, (_retry(unit, now, held), _refund(unit, held)))
+        return Advice("attention", Urgency.NOW, reason, (_retry(unit, now, order), _refund(unit, order)))
     if unit.status is UnitStatus.QUEUED and _is_over(unit, now):
         reason = f"it waits past the customer's deadline: {unit.reason}"
-        return Advice("stuck", Urgency.NOW, reason, (_retry(unit, now, held), _refund(unit, held)))
+        return Advice("stuck", Urgency.NOW, reason, (_retry(unit, now, order), _refund(unit, order)))
     return None
 
 
@@ -86,9 +91,9 @@ def command(words: str, *more: str) -> str:
     return " ".join(("numnaroad", words, *(word for word in more if word), _WHY))
 
 
-def _of_open_purchase(unit: UnitFacts, purchase: OpenPurchase, now: datetime, held: bool) -> Advice | None:
+def _of_open_purchase(unit: UnitFacts, purchase: OpenPurchase, now: datetime, order: OrderState) -> Advice | None:
     resolve = f"order resolve {unit.display_id} --unit {unit.n} --attempt {purchase.number}"
-    hold = "--release-hold" if held else ""
+    hold = "--release-hold" if order.is_held else ""
     known = purchase.provider_order_id or "PROVIDER_ORDER_ID"
     bought, not_bought = command(resolve, f"--bought {known}"), command(resolve, "--not-bought")
     where = f"{purchase.provider} (our reference {purchase.reference}{_order(purchase)})"
@@ -106,23 +111,26 @@ def _of_open_purchase(unit: UnitFacts, purchase: OpenPurchase, now: datetime, he
     return Advice("unclear_purchase", Urgency.NOW, reason, (bought, not_bought, command(resolve, "--abandon", hold)))
 
 
-def _of_given_up(unit: UnitFacts, now: datetime, held: bool) -> Advice | None:
+def _of_given_up(unit: UnitFacts, now: datetime, order: OrderState) -> Advice | None:
     if unit.refund_state == "failed":
-        commands = (_refund(unit, held, "--again"), _refund(unit, held, "--paid-elsewhere"))
+        hows = ("--paid-elsewhere",) if order.is_paid_back else ("--again", "--paid-elsewhere")
+        commands = tuple(_refund(unit, order, how) for how in hows)
         return Advice("refund_failed", Urgency.NOW, f"its refund failed: {unit.refund_error}", commands)
     if unit.status is UnitStatus.FAILED and unit.refund_state in {None, "called_off"}:
         reason = f"given up, and nobody asked for its refund: {unit.reason}"
-        return Advice("not_refunded", Urgency.NOW, reason, (_refund(unit, held), _retry(unit, now, held)))
+        return Advice("not_refunded", Urgency.NOW, reason, (_refund(unit, order), _retry(unit, now, order)))
     return None
 
 
-def _retry(unit: UnitFacts, now: datetime, held: bool) -> str:
+def _retry(unit: UnitFacts, now: datetime, order: OrderState) -> str:
     deadline = f"--extend-deadline {_MINUTES_MORE}" if _is_over(unit, now) else ""
-    return command(f"order retry {unit.display_id} --unit {unit.n}", deadline, "--release-hold" if held else "")
+    hold, gift = "--release-hold" if order.is_held else "", "--goodwill" if order.is_paid_back else ""
+    return command(f"order retry {unit.display_id} --unit {unit.n}", deadline, hold, gift)
 
 
-def _refund(unit: UnitFacts, held: bool, how: str = "") -> str:
-    return command(f"order refund {unit.display_id} --unit {unit.n}", how, "--release-hold" if held else "")
+def _refund(unit: UnitFacts, order: OrderState, how: str = "") -> str:
+    how = how or ("--paid-elsewhere" if order.is_paid_back else "")
+    return command(f"order refund {unit.display_id} --unit {unit.n}", how, "--release-hold" if order.is_held else "")
 
 
 def _is_over(unit: UnitFacts, now: datetime) -> bool:

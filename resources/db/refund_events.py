@@ -159,12 +159,11 @@ def _book_by_hand(conn: Connection, order: OrderRow, found: _ByHand, teller: Tel
         ledger.post(conn, key, order.order_id, ledger.refund(amount, micros))
     reason = _by_hand(amount)
     _note(conn, order, reason, {"payment_intent": intent}, teller)
-    held = False
     if order.payment_intent == intent:
         count_refunded(conn, order, teller.now)
-        held = hold and (_hold_if_twice(conn, order, amount, teller) or hold_if_paid_back(conn, order, teller, amount))
-    goes_on = "Nothing more is bought for it." if held else "eSIMs in work go on."
-    text = f"Order {order.display_id}: {reason}. {goes_on}"
+        if hold and not _hold_if_twice(conn, order, amount, teller):
+            hold_if_paid_back(conn, order, teller, amount)
+    text = f"Order {order.display_id}: {reason}. {_what_follows(conn, order, amount)}"
     notices.tell_operations(conn, order.order_id, "external_refund", key, text)
 
 
@@ -199,8 +198,8 @@ def hold_if_paid_back(conn: Connection, order: OrderRow, teller: Teller, by_hand
     """Stop buying for a locked order all of which was paid back while something of it is still to be delivered."""
     if order.refunded_minor < order.amount_minor or not _is_unfinished(conn, order):
         return False
-    what = _by_hand(by_hand or Money(order.refunded_minor, order.currency))
-    return notices.hold_and_tell(conn, order, reason=f"{what}, all of it", actor=teller.actor, now=teller.now)
+    reason = _all_of_it(by_hand or Money(order.refunded_minor, order.currency))
+    return notices.hold_and_tell(conn, order, reason=reason, actor=teller.actor, now=teller.now)
 
 
 def _hold_if_twice(conn: Connection, order: OrderRow, by_hand: Money, teller: Teller) -> bool:
@@ -213,6 +212,18 @@ def _hold_if_twice(conn: Connection, order: OrderRow, by_hand: Money, teller: Te
     esims = ", ".join(f"eSIM {n}" for n in noted)
     reason = f"{_by_hand(by_hand)} after {esims} was written down as paid another way: see whether it is paid twice"
     return notices.hold_and_tell(conn, order, reason=reason, actor=teller.actor, now=teller.now)
+
+
+def _what_follows(conn: Connection, order: OrderRow, by_hand: Money) -> str:
+    if order.hold_reason is None:
+        return "eSIMs in work go on." if _is_unfinished(conn, order) else "Nothing of it is in work."
+    if order.hold_reason == _all_of_it(by_hand):
+        return "Nothing more is bought for it."
+    return f"Nothing more is bought for it; it is held for: {order.hold_reason}."
+
+
+def _all_of_it(amount: Money) -> str:
+    return f"{_by_hand(amount)}, all of it"
 
 
 def _by_hand(amount: Money) -> str:

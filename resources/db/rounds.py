@@ -1,4 +1,7 @@
-"""The end of a round that bought nothing: the unit waits for its next one, or is given up and its price goes back."""
+"""The end of a round that bought nothing: the unit waits for its next one, or is given up and its price goes back.
+
+While its order is held neither happens: the unit waits for a person as those in the queue do.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,7 +10,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from esim.errors import LeaseLost
 from esim.orders import UnitStatus
-from esim.provisioning import Exhausted, Waiting, retry_delay_minutes
+from esim.provisioning import Exhausted, Held, Waiting, retry_delay_minutes
 from resources.db import notices
 from resources.db.leases import holds_lease, lock_unit
 from resources.db.order_store import Claim
@@ -28,9 +31,9 @@ class RetryPolicy:
 
 
 def end_round(
-    engine: Engine, claim: Claim, result: Exhausted | Waiting, policy: RetryPolicy, scribe: Scribe
+    engine: Engine, claim: Claim, result: Exhausted | Waiting | Held, policy: RetryPolicy, scribe: Scribe
 ) -> UnitStatus:
-    """Put a unit back for later or give it up; return the state it is in then.
+    """Put a unit back for later, give it up or leave it to a person; return the state it is in then.
 
     Raises:
         LeaseLost: the unit is another worker's by now; nothing was written.
@@ -39,8 +42,11 @@ def end_round(
         order, unit = lock_order(conn, claim.order_id), lock_unit(conn, claim.esim_id)
         if not holds_lease(unit, claim):
             raise LeaseLost(f"unit {claim.esim_id} is another worker's")
-        again_at = next_round_at(claim, result, policy, scribe.now)
-        if again_at is None:
+        if order.hold_reason is not None:
+            _stop(conn, unit, result, order.hold_reason, scribe)
+        elif isinstance(result, Held):
+            _go_on(conn, unit, scribe)
+        elif (again_at := next_round_at(claim, result, policy, scribe.now)) is None:
             give_up(conn, order, unit, result, policy, scribe)
         else:
             _wait(conn, unit, result, again_at, scribe)
@@ -87,6 +93,32 @@ def give_up(
     notices.tell_unit_failed(conn, order, unit, reason[:300])
     if policy.auto_refund:
         request_unit_refund(conn, order, unit, "the eSIM could not be delivered")
+
+
+def _stop(
+    conn: Connection, unit: UnitRow, result: Exhausted | Waiting | Held, hold_reason: str, scribe: Scribe
+) -> None:
+    """Leave a unit of a held order to the person who decides about the order."""
+    values: dict[str, object] = {"next_attempt_at": None}
+    if isinstance(result, Exhausted):
+        values |= {"last_error_type": result.error_type, "last_error": result.message[:500]}
+    move_unit(
+        conn,
+        unit,
+        UnitStatus.ATTENTION,
+        reason=hold_reason,
+        actor=scribe.actor,
+        now=scribe.now,
+        run_id=scribe.run_id,
+        values=values,
+    )
+
+
+def _go_on(conn: Connection, unit: UnitRow, scribe: Scribe) -> None:
+    """Queue a unit again whose hold was released before its worker put it aside: the round goes on where it was."""
+    reason = "the hold was released"
+    move_unit(conn, unit, UnitStatus.QUEUED, reason=reason, actor=scribe.actor, now=scribe.now, run_id=scribe.run_id)
+    unit.next_attempt_at = scribe.now
 
 
 def _wait(conn: Connection, unit: UnitRow, result: Exhausted | Waiting, again_at: datetime, scribe: Scribe) -> None:

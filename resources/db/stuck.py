@@ -69,14 +69,20 @@ def show_stuck_order(engine: Engine, order_id: UUID, actor: str, now: datetime) 
 
 
 def refund_failed_units(engine: Engine, actor: str, now: datetime, limit: int = 500) -> int:
-    """Ask for the price of given-up units to go back where nobody asked yet; return how many were asked for."""
-    unrefunded = select(esims.c.order_id).where(esims.c.status == UnitStatus.FAILED).distinct().limit(limit)
+    """Ask for the price of given-up units to go back where nobody asked yet; return how many were asked for.
+
+    Those of an order that is held wait for the person who decides about it.
+    """
+    unrefunded = select(esims.c.order_id).join(orders, orders.c.order_id == esims.c.order_id).distinct().limit(limit)
+    unrefunded = unrefunded.where(esims.c.status == UnitStatus.FAILED, orders.c.hold_reason.is_(None))
     with engine.connect() as conn:
         found = list(conn.scalars(unrefunded))
     asked = 0
     for order_id in found:
         with engine.begin() as conn:
             order = lock_order(conn, order_id)
+            if order.hold_reason is not None:  # by now
+                continue
             for unit in lock_units(conn, order_id):
                 if unit.status is UnitStatus.FAILED:
                     asked += request_unit_refund(conn, order, unit, "the eSIM could not be delivered")

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, select, text, update
 
 from esim.errors import NotFound
 from esim.orders import TRANSITIONS, OrderStatus, UnitStatus, advance, advance_unit, status_from_units
+from resources.db import hold_reasons
 from resources.db.documents import document
 from resources.db.tables import esims, orders
 
@@ -330,18 +331,29 @@ def settle_locked(
 def hold_order(conn: Connection, order: OrderRow, *, reason: str, actor: str, now: datetime) -> bool:
     """Keep a locked order for a person: nothing more is bought for it, and it stays in attention until decided.
 
-    Purchases that are open already go on to their end, since the provider may have our money. Return False, changing
-    nothing, for an order that cannot need a person any more (cancelled, paid back as a whole) or is held already.
+    Purchases that are on their way already go on to their end, since the provider may have our money; a unit in work
+    is bought nowhere else, and comes to wait with the others when its worker sees the hold. What holds an order that
+    is held already is added to its reasons. Return False, changing nothing, for an order that cannot need a person any
+    more (cancelled, paid back as a whole) or is held for just that.
     """
-    if order.hold_reason is not None or OrderStatus.ATTENTION not in {order.status, *TRANSITIONS[order.status]}:
+    before, held_for = order.hold_reason, hold_reasons.add(order.hold_reason, reason)
+    if held_for == before or OrderStatus.ATTENTION not in {order.status, *TRANSITIONS[order.status]}:
         return False
-    order.hold_reason = reason
-    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(hold_reason=reason, updated_at=now))
+    values: dict[str, object] = {"hold_reason": held_for, "updated_at": now}
+    if before is not None and order.attention_reason == before:
+        values["attention_reason"] = order.attention_reason = held_for
+    order.hold_reason = held_for
+    conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
     if order.status is OrderStatus.ATTENTION:
         note(conn, [Event(order.order_id, order.status, order.status, reason, actor, now)])
     settle_locked(conn, order, lock_units(conn, order.order_id), reason=reason, actor=actor, now=now)
     move_order(conn, order, OrderStatus.ATTENTION, reason=reason, actor=actor, now=now)  # where nothing is settled
     return True
+
+
+def is_held(conn: Connection, order_id: UUID) -> bool:
+    """Return whether an order waits for a person's decision, as of now."""
+    return conn.scalar(select(orders.c.hold_reason).where(orders.c.order_id == order_id)) is not None
 
 
 def note(conn: Connection, events: Sequence[Event]) -> None:

@@ -33,7 +33,7 @@ from esim.errors import LeaseLost, RefundsUnclear
 from esim.money import Cost, Money
 from esim.orders import UnitStatus, status_from_units
 from esim.ports import Provider, Refund
-from esim.provisioning import BuyableOffer, Exhausted, Skipped, Waiting
+from esim.provisioning import BuyableOffer, Exhausted, Held, Skipped, Waiting
 from esim.purchase import (
     ErrorType,
     EsimProfile,
@@ -69,6 +69,12 @@ OFFERS = tuple(
 )
 REFUSALS = st.sampled_from((ErrorType.OUT_OF_STOCK, ErrorType.INVALID_PRODUCT, ErrorType.NOT_BOUGHT))
 POLICY = RetryPolicy(2, True)
+ENDS = (
+    Waiting(30, "resting"),
+    Exhausted(True, ErrorType.OUT_OF_STOCK, "none"),
+    Exhausted(False, ErrorType.OUT_OF_STOCK, "none"),
+    Held(),
+)
 
 
 # All that the invariants look at, in one question.
@@ -265,6 +271,7 @@ class OrderHistory(RuleBasedStateMachine):
         except LeaseLost:
             return
         work.request = None if isinstance(begun, Skipped) else begun
+        assert work.request is None or not self._is_held(), "nothing is begun for an order that is held"
 
     @rule(pick=st.integers(0, 9))
     @precondition(lambda self: any(work.request and not work.sent for work in self.works))
@@ -272,10 +279,17 @@ class OrderHistory(RuleBasedStateMachine):
         work = self._pick([work for work in self.works if work.request and not work.sent], pick)
         assert work.request is not None
         try:
-            work.journal.prepared(work.request, {"read": True})
-            work.sent = True
+            skipped = work.journal.prepared(work.request, {"read": True})
         except LeaseLost:
             self.works.remove(work)
+            return
+        if skipped is None:
+            assert not self._is_held(), "nothing is sent for an order that is held"
+            work.sent = True
+            return
+        work.journal.conclude(work.request, Rejected(ErrorType.NOT_BOUGHT, "held"), 5)
+        work.request = None
+        self.played["stopped by a hold"] += 1
 
     @rule(pick=st.integers(0, 9), data=st.data())
     @precondition(lambda self: any(work.sent and not work.concluded for work in self.works))
@@ -287,9 +301,9 @@ class OrderHistory(RuleBasedStateMachine):
         work.concluded = True
         self.played[f"concluded: {type(outcome).__name__}"] += 1
 
-    @rule(pick=st.integers(0, 9), retryable=st.booleans(), waits=st.booleans())
+    @rule(pick=st.integers(0, 9), result=st.sampled_from(ENDS))
     @precondition(lambda self: bool(self.works))
-    def a_round_ends_without_a_purchase(self, pick: int, retryable: bool, waits: bool) -> None:
+    def a_round_ends_without_a_purchase(self, pick: int, result: Exhausted | Waiting | Held) -> None:
         work = self._pick(self.works, pick)
         state = self._rows(
             "select 1 from purchase_attempts where esim_id = :id and fence = :fence and state <> 'rejected'",
@@ -298,11 +312,11 @@ class OrderHistory(RuleBasedStateMachine):
         )
         if state:
             return  # a worker ends its round only when every purchase of it is proven absent
-        result = Waiting(30, "resting") if waits else Exhausted(retryable, ErrorType.OUT_OF_STOCK, "none")
         try:
-            end_round(self.engine, work.claim, result, POLICY, self._scribe(work.claim.owner))
+            status = end_round(self.engine, work.claim, result, POLICY, self._scribe(work.claim.owner))
         except LeaseLost:
             return
+        assert (status is UnitStatus.ATTENTION) == self._is_held(), "a unit of a held order waits for a person"
         self.works.remove(work)
 
     @rule(seconds=st.sampled_from((1, 61, 400, 4_000)))
@@ -364,7 +378,8 @@ class OrderHistory(RuleBasedStateMachine):
     @rule()
     def jobs_sweep(self) -> None:
         nudge_order(self.engine, self.order_id, "sweep", self.now)
-        refund_failed_units(self.engine, "sweep", self.now)
+        asked = refund_failed_units(self.engine, "sweep", self.now)
+        assert not (asked and self._is_held()), "what is held is not paid back by itself"
 
     # --- what must hold -------------------------------------------------------------------------------------------
 
@@ -412,6 +427,9 @@ class OrderHistory(RuleBasedStateMachine):
 
     def _pick(self, works: list[Work], pick: int) -> Work:
         return works[pick % len(works)]
+
+    def _is_held(self) -> bool:
+        return self._rows("select 1 from orders where hold_reason is not null") != []
 
     def _first_intent(self) -> str | None:
         [(intent,)] = self._rows("select payment_intent from orders")

@@ -14,6 +14,7 @@ from esim.ports import Capabilities
 from esim.provisioning import (
     BuyableOffer,
     Exhausted,
+    Held,
     Refusal,
     Round,
     Skipped,
@@ -48,9 +49,10 @@ def offer(provider: str, plan: str = "p") -> BuyableOffer:
 
 @dataclass
 class ListJournal:
-    """A journal in a list; it may lose the lease at a step, or skip offers."""
+    """A journal in a list; it may lose the lease at a step, skip offers, or hear of a hold while preparing."""
 
     lose_at: str = ""
+    held_at: str = ""
     skip: dict[str, Skipped] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
@@ -60,8 +62,11 @@ class ListJournal:
         self._write(f"begin {chosen.provider} {failover_step}")
         return PurchaseRequest(chosen.provider, chosen.provider_package_id, COST, COST, NOW)
 
-    def prepared(self, request: PurchaseRequest, evidence: Evidence) -> None:
+    def prepared(self, request: PurchaseRequest, evidence: Evidence) -> Skipped | None:
+        if request.reference == self.held_at:
+            return Skipped.HELD
         self._write(f"prepared {request.reference}")
+        return None
 
     def may_send(self) -> None:
         self._write("may_send")
@@ -130,6 +135,15 @@ def test_only_a_proof_of_nothing_bought_leads_to_the_next_offer(script: list[Out
         assert isinstance(result, Exhausted)
         types = {one.error_type for one in script if isinstance(one, Rejected)}
         assert result.retryable is (not types or bool(types & RETRYABLE))
+
+
+def test_held_order_ends_the_round_before_the_next_offer_without_another_refusal() -> None:
+    refused = Rejected(ErrorType.OUT_OF_STOCK, "none")
+    outcomes: dict[str, Outcome] = {"a": refused, "b": BOUGHT, "c": BOUGHT}
+    assert play(outcomes, ListJournal(skip={"b": Skipped.HELD})) == (Held(), ["a"])
+    journal = ListJournal(held_at="b")
+    assert play(outcomes, journal) == (Held(), ["a"])
+    assert journal.lines[-2:] == ["begin b 1", "conclude b Rejected"]
 
 
 @pytest.mark.parametrize("lose_at", ["begin", "prepared", "may_send"])

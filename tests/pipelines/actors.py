@@ -50,6 +50,7 @@ class ScriptedProvider:
         self.asked: list[str] = []
         self.looked_up: list[str] = []
         self.refuse_to_prepare: Rejected | Exception | None = None
+        self.while_preparing: Callable[[], object] = lambda: None
         self.on_resolve: Step | None = None
         self.on_status: Step | None = None
         self.statement: list[ProviderPurchase] = []  # what it says it sold to us
@@ -74,6 +75,7 @@ class ScriptedProvider:
         return Provisioned(profile, f"{self.slug}-order-{serial}", request.expected_cost)
 
     def prepare(self, request: PurchaseRequest) -> Prepared | Rejected:
+        self.while_preparing()
         if isinstance(self.refuse_to_prepare, Exception):
             raise self.refuse_to_prepare
         return self.refuse_to_prepare or Prepared({"prepared": True})

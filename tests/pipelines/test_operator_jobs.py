@@ -6,7 +6,9 @@ import dagster as dg
 import pytest
 
 from esim.errors import PaymentUnavailable
+from esim.money import Money
 from pipelines.operator_jobs import OrderAction, ProviderAction, operate_order, operate_provider, operator_jobs
+from resources.db.refund_events import Teller, refunded_in_all
 from resources.order_operations import OrderTools, utc_now
 from tests.pipelines.actors import never_hears, sells_without_answer
 from tests.pipelines.conftest import Shop
@@ -90,6 +92,18 @@ def test_the_launchpad_asks_the_payment_service_before_it_writes_down(shop: Shop
     shop.gateway.pays_by_hand(f"pi_{order_id.hex}", 499)
     assert "of which nobody had told: booked now" in str(metadata_of(launch(operate_order, **config))["changes"])
     assert rows("select amount_minor, esim_n from refunds") == [{"amount_minor": 499, "esim_n": None}]
+
+
+def test_order_that_was_paid_back_is_delivered_from_the_launchpad_only_as_a_gift(shop: Shop, launch: Launch) -> None:
+    order_id = paid_order(shop.engine, now=utc_now())
+    with shop.engine.begin() as conn:
+        refunded_in_all(conn, order_id, f"pi_{order_id.hex}", Money(499, "USD"), Teller("stripe", utc_now()))
+    released = {"action": "RETRY", "order": str(order_id), "release_hold": True}
+    assert "all of its payment went back" in sentence_of(launch(operate_order, **released))
+    assert "goodwill: all of its payment" in str(
+        metadata_of(launch(operate_order, **released, goodwill=True))["changes"]
+    )
+    assert unit_states(shop.engine, order_id) == ["queued"]
 
 
 @pytest.mark.parametrize("action", list(OrderAction))

@@ -194,7 +194,7 @@ def test_a_refund_after_one_paid_another_way_holds_the_order(shop: Shop, counter
     shop.gateway.pays_by_hand(intent_of(order_id), PRICE)
     charge_refunded(shop, order_id, PRICE)
     assert "after eSIM 1 was written down as paid another way" in str(rows("select hold_reason from orders"))
-    counter.do(lambda desk, who: desk.retry(order_id, who, RetryOptions(release_hold=True)))
+    counter.do(lambda desk, who: desk.retry(order_id, who, RetryOptions(release_hold=True, goodwill=True)))
     refuse(shop, 2)
     shop.drain()
     assert (unit_states(shop.engine, order_id), shop.gateway.calls) == (["refunded", "failed", "failed"], 0)

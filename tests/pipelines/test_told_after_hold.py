@@ -11,10 +11,12 @@ from esim.ports import Capabilities
 from pipelines.aftermath import pay_refunds
 from pipelines.hand_over import send_notices
 from resources.db.audit import Operator
+from resources.db.leases import reclaim_expired
 from resources.db.notices import hold_and_tell
 from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_resolve import Doubt
 from resources.db.operator_retry import RetryOptions
+from resources.db.order_store import claim_units
 from resources.db.transitions import lock_order
 from resources.operator_desk import OperatorDesk
 from tests.pipelines.actors import never_hears, sells, sells_without_answer
@@ -22,6 +24,7 @@ from tests.pipelines.conftest import Shop
 from tests.resources.db.shop import paid_order, unit_states
 
 Rows = Callable[[str], list[dict[str, object]]]
+MINUTE = timedelta(minutes=1)
 End = Callable[[OperatorDesk, UUID, Operator], object]
 EndOfDoubt = Callable[[OperatorDesk, UUID, Operator, Doubt], object]
 SECOND = RefundOptions((2,), release_hold=True)
@@ -96,3 +99,17 @@ def test_a_delivered_unit_is_told_of_when_the_other_is_unclear_in_the_hold(shop:
     settle(shop)
     delivered = [n for n, state in enumerate(unit_states(shop.engine, order_id), 1) if state == "delivered"]
     assert sorted(told_units(rows)) == delivered
+
+
+def test_a_delivered_unit_is_told_of_when_the_worker_of_the_other_is_lost_in_the_hold(shop: Shop, rows: Rows) -> None:
+    order_id = paid_order(shop.engine, units=2)
+    with shop.engine.begin() as conn:
+        conn.execute(text("update esims set next_attempt_at = :later where n = 2"), {"later": shop.clock.now + MINUTE})
+    shop.drain()
+    shop.clock.advance(minutes=1)
+    assert len(claim_units(shop.engine, "lost", 1, shop.clock.now, deadline_minutes=70)) == 1
+    hold(shop, order_id)
+    assert (unit_states(shop.engine, order_id), told_units(rows)) == (["delivered", "working"], [])
+    shop.clock.advance(minutes=2)
+    assert reclaim_expired(shop.engine, "drain", shop.clock.now) == 1
+    assert (unit_states(shop.engine, order_id), told_units(rows)) == (["delivered", "attention"], [1])

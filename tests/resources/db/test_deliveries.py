@@ -282,3 +282,18 @@ def test_orders_are_what_their_units_say(shop: Engine, vault: Vault) -> None:
     assert order_state(shop, order_id) == "completed"
     with shop.connect() as conn:
         assert conn.scalar(select(orders.c.completed_at)) == NOW
+
+
+def test_nothing_is_begun_or_cleared_for_an_order_that_is_held(shop: Engine) -> None:
+    paid_order(shop), paid_order(shop)
+    held, free = claim_units(shop, "drain-a", 2, NOW, deadline_minutes=70)
+    begun = [intent_of(held), intent_of(free)]
+    with shop.begin() as conn:
+        assert all(write_intents(conn, begun))
+    hold(shop, held)
+    with shop.begin() as conn:
+        clearances = [Clearance(one.reference, one.fence, one.owner, NOW, {}) for one in begun]
+        assert clear_intents(conn, clearances) == [False, True]
+        conn.execute(update(purchase_attempts).values(state="rejected"))
+        again = write_intents(conn, [intent_of(held), intent_of(free)])
+    assert [one is not None for one in again] == [False, True]
