@@ -143,7 +143,7 @@ def _refunds(conn: Connection, disputed: Sequence[DisputeFacts]) -> Iterator[Ite
             )
         else:
             reason = f"refund {row.refund_key} is not paid yet, it is tried on: {row.last_error}"
-            commands = (show, "numnaroad doctor")
+            commands = (show, "numnaroad doctor", command(f"refunds retry --order {row.display_id}"))
             yield Item(
                 "refund_late", Urgency.TODAY, row.since, f"order {row.display_id}", reason, commands, row.order_id
             )
