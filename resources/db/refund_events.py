@@ -69,6 +69,8 @@ def refunded_in_all(conn: Connection, order_id: UUID, payment_intent: str, total
     _note(conn, order, reason, {"payment_intent": payment_intent}, teller)
     held = order.payment_intent == payment_intent and hold_if_paid_back(conn, order, by_hand, teller)
     goes_on = "Nothing more is bought for it." if held else "eSIMs in work go on."
+    if order.payment_intent is None:
+        goes_on = "Its payment is not heard of yet; what went back of it is booked when it is."
     text = f"Order {order.display_id}: {reason}. {goes_on}"
     notices.tell_operations(conn, order_id, "external_refund", key, text)
     return "refund by hand recorded"
