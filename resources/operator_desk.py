@@ -286,5 +286,6 @@ class OperatorDesk:
 def _not_delivered(slug: str, provider_order_id: str, outcome: Outcome) -> str:
     if isinstance(outcome, Rejected):
         return f"{slug} says that order {provider_order_id} failed ({outcome.message}); if so, say --not-bought"
-    word = type(outcome).__name__.lower()
-    return f"{slug} does not say that it delivered order {provider_order_id} ({word}); try again later"
+    word = f"unknown: {outcome.message[:200]}" if isinstance(outcome, Unknown) else "pending"
+    again = f"try again later, or check the number: {slug} may not know it"
+    return f"{slug} does not say that it delivered order {provider_order_id} ({word}); {again}"
