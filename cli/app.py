@@ -19,6 +19,7 @@ from cli import (
     orders,
     providers,
     reconcile,
+    refunds,
     run,
     sql,
     stock,
@@ -44,6 +45,7 @@ app.command("reconcile")(reconcile.reconcile)
 app.add_typer(providers.app, name="provider")
 app.add_typer(stock.app, name="stock")
 app.add_typer(notices.app, name="notices")
+app.add_typer(refunds.app, name="refunds")
 app.command("attention")(attention.attention)
 app.command("audit")(attention.audit)
 app.command("sql")(sql.sql)

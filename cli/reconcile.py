@@ -50,7 +50,7 @@ def reconcile(
     agreed = all([_told(console, look) for look in looks])
     chosen = {"payments": payments or books, "providers": providers, "books": books}
     sides = [] if everything else [side for side, wanted in chosen.items() if wanted]
-    if not (_left(tools, console, sides) and agreed):
+    if not (_left(tools, console, sides, looked=agreed) and agreed):
         raise typer.Exit(1)
 
 
@@ -74,12 +74,14 @@ def _told(console: Console, look: Callable[[], bool]) -> bool:
 
 
 def _payments(tools: "OrderTools", console: Console, since: datetime | None) -> bool:
-    from pipelines.reconcile_payments import reconcile_payments
+    from pipelines.reconcile_payments import GRACE, reconcile_payments
 
     report = reconcile_payments(tools, since)
     console.print(
         f"Stripe since {report.since:%Y-%m-%d %H:%M}: {report.events} events and {report.sessions} payment pages read, "
-        f"{report.lost} webhooks lost, {len(report.mended)} things mended"
+        f"{report.lost} webhooks lost (those younger than {GRACE.seconds // 60} minutes are left to their webhook), "
+        f"{len(report.mended)} things mended",
+        soft_wrap=True,
     )
     _print(console, "Mended", ("what",), [(what,) for what in report.mended])
     _print(console, "Not applied", ("what",), [(what,) for what in report.failed])
@@ -112,13 +114,16 @@ def _books(tools: "OrderTools", console: Console, since: datetime | None, *, ful
     return True
 
 
-def _left(tools: "OrderTools", console: Console, sides: Sequence[str]) -> bool:
-    """Print what disagrees; return whether nothing does."""
+def _left(tools: "OrderTools", console: Console, sides: Sequence[str], *, looked: bool) -> bool:
+    """Print what disagrees; return whether nothing does. Only who `looked` everywhere may say that all agrees."""
     from resources.db.findings import open_findings
 
     with tools.engine.connect() as conn:
         found = open_findings(conn, sides)
-    print_findings(console, found)
+    if found or looked:
+        print_findings(console, found)
+    else:
+        console.print("Nothing else is known to disagree, but not everything could be looked at or applied.")
     return not found
 
 

@@ -17,6 +17,7 @@ from resources.db.refunds import (
     DueRefund,
     claim_refunds,
     count_fault,
+    hasten_refunds,
     paid_back,
     record_refund,
     record_refusal,
@@ -40,6 +41,13 @@ def pay_refunds(tools: OrderTools, actor: str) -> tuple[int, int]:
             ok = _pay(tools, refund, actor)
             paid, failed = paid + ok, failed + (not ok)
     return paid, failed
+
+
+def pay_waiting_refunds(tools: OrderTools, actor: str) -> tuple[int, int]:
+    """Pay what is due and, each once, what backs off after a fault; return as `pay_refunds` does."""
+    with tools.engine.begin() as conn:
+        hasten_refunds(conn)
+    return pay_refunds(tools, actor)
 
 
 def book_fees(tools: OrderTools) -> int:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import dagster as dg
+from pydantic import Field
 
-from pipelines.aftermath import book_fees, pay_refunds
+from pipelines.aftermath import book_fees, pay_refunds, pay_waiting_refunds
 from pipelines.drain import Drain, DrainLimits
 from pipelines.hand_over import send_notices
 from pipelines.open_purchases import look_up_open_purchases
@@ -63,11 +64,20 @@ def hand_over_notices(context: dg.OpExecutionContext, operations: dg.ResourcePar
     context.add_output_metadata({"sent": sent, "failed": failed})
 
 
-@dg.op(description="Pay refunds that are due.")
-def pay_due_refunds(context: dg.OpExecutionContext, operations: dg.ResourceParam[ToolSource]) -> None:
+class RefundsConfig(dg.Config):
+    """Which refunds to pay; as it stands, all of them."""
+
+    now: bool = Field(default=True, description="Also those that were put off and are tried again later.")
+
+
+@dg.op(description="Pay refunds that are due, and at once those that are tried again later.")
+def pay_due_refunds(
+    context: dg.OpExecutionContext, config: RefundsConfig, operations: dg.ResourceParam[ToolSource]
+) -> None:
     """Pay what no drain has paid, and tell of it."""
     tools = operations.tools()
-    paid, failed = pay_refunds(tools, "work_refunds")
+    pay = pay_waiting_refunds if config.now else pay_refunds
+    paid, failed = pay(tools, "work_refunds")
     sent, _ = send_notices(tools)
     context.add_output_metadata({"paid": paid, "failed": failed, "notices": sent, "fees": book_fees(tools)})
 
@@ -98,7 +108,7 @@ def send_due_notices() -> None:
 
 @dg.job(executor_def=dg.in_process_executor, tags=MAX_RUNTIME)
 def work_refunds() -> None:
-    """Pay refunds that no drain has paid."""
+    """Pay refunds that no drain has paid, also those that were put off: launch it when the cause is mended."""
     pay_due_refunds()
 
 

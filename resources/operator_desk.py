@@ -22,6 +22,7 @@ from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_resolve import Doubt
 from resources.db.operator_retry import RetryOptions, retry_order
 from resources.db.operator_settled import note_paid_elsewhere
+from resources.db.operator_waiting_refunds import retry_refunds
 from resources.db.order_report import find_order_id
 from resources.db.payments import Booking, Payment, record_payment
 from resources.db.refunds import paid_back
@@ -187,6 +188,10 @@ class OperatorDesk:
         """See `resources.db.operator_notices.resend_notices`."""
         return self._do(lambda conn: resend_notices(conn, who, order_id))
 
+    def retry_refunds(self, who: Operator, order_id: UUID | None) -> Done:
+        """See `resources.db.operator_waiting_refunds.retry_refunds`."""
+        return self._do(lambda conn: retry_refunds(conn, who, order_id))
+
     def enable_provider(self, slug: str, who: Operator, *, enabled: bool) -> Done:
         """See `resources.db.operator_providers.set_enabled`."""
         return self._do(lambda conn: operator_providers.set_enabled(conn, slug, who, enabled=enabled))
@@ -303,5 +308,6 @@ class OperatorDesk:
 def _not_delivered(slug: str, provider_order_id: str, outcome: Outcome) -> str:
     if isinstance(outcome, Rejected):
         return f"{slug} says that order {provider_order_id} failed ({outcome.message}); if so, say --not-bought"
-    word = type(outcome).__name__.lower()
-    return f"{slug} does not say that it delivered order {provider_order_id} ({word}); try again later"
+    word = f"unknown: {outcome.message[:200]}" if isinstance(outcome, Unknown) else "pending"
+    again = f"try again later, or check the number: {slug} may not know it"
+    return f"{slug} does not say that it delivered order {provider_order_id} ({word}); {again}"

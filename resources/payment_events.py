@@ -38,6 +38,7 @@ SOURCE = "stripe"
 DUPLICATE = "duplicate"
 UNKNOWN_ORDER = "no such order"
 UNLISTED = "not on the list"
+TOLD_BY_CHARGE = "noted: a refund of a payment that is not heard of; its charge.refunded tells of it"
 _TAKEN = frozenset({"paid", "no_payment_required"})
 _NOTHING = Money(0, "USD")
 
@@ -164,9 +165,12 @@ def _apply(
     if handler is None:
         return UNLISTED
     if order_id is None:
+        if handler is _refund_changed:  # it names no order; the charge's own event does, and tells of the same money
+            return TOLD_BY_CHARGE
         if handler is _disputed:  # its payment may be on the way
             dispute_told(conn, None, read_dispute(event.raw), event.created_at, Teller(booking.actor, booking.now))
-        text = f"Stripe told of {event.type} ({event.event_id}) for an order that is not ours. Look it up in Stripe."
+        whose = "an order that is not ours" if event.order_id else "a payment that no order of ours is known to have"
+        text = f"Stripe told of {event.type} ({event.event_id}) for {whose}. Look it up in Stripe."
         notices.tell_operations(conn, None, "unknown_payment", f"unknown_payment:{event.event_id}", text)
         return UNKNOWN_ORDER
     return handler(Case(conn, event, order_id, booking, listed))

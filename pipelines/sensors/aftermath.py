@@ -7,7 +7,7 @@ from time import monotonic
 
 import dagster as dg
 
-from pipelines.order_jobs import send_due_notices, work_refunds
+from pipelines.order_jobs import pay_due_refunds, send_due_notices, work_refunds
 from pipelines.runs import young_runs
 from resources.db import drains
 from resources.db.outbox import late_notices
@@ -43,10 +43,16 @@ def aftermath_sensor(
         running = _running(context.instance) if notices or refunds else []
         decision = decide(notices, refunds, running)
         if not isinstance(decision, str):
-            return dg.SensorResult(run_requests=[dg.RunRequest(job_name=name) for name in decision])
+            return dg.SensorResult(run_requests=[_request(name) for name in decision])
         if monotonic() >= until:
             return dg.SkipReason(decision)
         time.sleep(_LOOK_SECONDS)  # a safety net: the drain that is alive listens, this only has to notice in time
+
+
+def _request(name: str) -> dg.RunRequest:
+    """Ask for a run that leaves alone what backs off: only who mended the cause knows that it is time."""
+    due_only = {"ops": {pay_due_refunds.name: {"config": {"now": False}}}} if name == work_refunds.name else {}
+    return dg.RunRequest(job_name=name, run_config=due_only)
 
 
 def _late(tools: OrderTools) -> tuple[int, int]:

@@ -29,7 +29,7 @@ _OVER = {
     AlertKind.SLOW_DRAIN: "No paid unit waits for long any more.",
     AlertKind.OPEN_PURCHASES: "No purchase is open for long any more.",
     AlertKind.REFUNDS_LATE: "No refund is late any more.",
-    AlertKind.NOTICES_LATE: "No notice is late any more.",
+    AlertKind.NOTICES_LATE: "No notice is late any more, but for mails told of as refused.",
 }
 
 

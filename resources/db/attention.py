@@ -160,11 +160,11 @@ def _refunds(conn: Connection, waiting: _Waiting) -> Iterator[Item]:
         if row.state == "failed":
             reason = f"refund {row.refund_key} failed ({row.last_error}): pay {row.payment_intent} back in Stripe"
             release = command(f"order retry {row.display_id}", "--release-hold")
-            commands = (show,) if row.order_id in waiting.paid_back else (show, release)
+            commands: tuple[str, ...] = (show,) if row.order_id in waiting.paid_back else (show, release)
             yield Item("refund_failed", Urgency.NOW, row.since, subject, reason, commands, row.order_id)
         else:
             reason = f"refund {row.refund_key} is not paid yet, it is tried on: {row.last_error}"
-            commands = (show, "numnaroad doctor")
+            commands = (show, "numnaroad doctor", command(f"refunds retry --order {row.display_id}"))
             yield Item("refund_late", Urgency.TODAY, row.since, subject, reason, commands, row.order_id)
 
 

@@ -83,6 +83,15 @@ _UNTOLD = Rule(
     )
     """,
 )
+# Another amount than the order's was noted as that when it came, and an operator decided about the order after it.
+_ACCEPTED = f"""
+    select from order_events e
+        join audit_events d on d.order_id = e.order_id and d.action like 'order %' and d.at >= e.at
+        join ledger_entries l on l.posting_key = 'payment\\:' || o.payment_intent and l.account = 'cash'
+    where e.order_id = o.order_id and e.details ->> 'payment_intent' = o.payment_intent
+        and e.details ->> 'currency' = l.original_currency
+        and (e.details ->> 'amount_minor')::bigint = {_minor("l.original_amount", "l.original_currency")}
+"""
 _PAYMENT = Rule(
     "payment_differs",
     "Payment {subject}: the order is for {amount_minor}, the ledger has {booked_minor}.",
@@ -93,7 +102,7 @@ _PAYMENT = Rule(
         where l.posting_key = 'payment:' || o.payment_intent and l.account = 'cash' and l.original_currency = o.currency
     ) b on true
     where o.payment_intent is not null and o.status not in ('attention', 'refunded')
-        and coalesce(b.minor, 0) <> o.amount_minor
+        and coalesce(b.minor, 0) <> o.amount_minor and not exists ({_ACCEPTED})
     """,  # noqa: S608 - constants only
 )
 _PAYMENT_OF_NONE = Rule(
@@ -187,9 +196,11 @@ _COST = Rule(
         coalesce(e.cost_micros, 0) as cost_micros, coalesce(c.postings, 0) as postings,
         coalesce(c.micros, 0) as booked_micros
     from esims e join checked_orders using (order_id) left join lateral (
-        select count(distinct l.posting_key) as postings, sum(l.amount_micros)::bigint as micros from ledger_entries l
+        select count(distinct l.posting_key) filter (where l.posting_key like 'cost\\:%') as postings,
+            sum(l.amount_micros)::bigint as micros
+        from ledger_entries l
         where l.order_id = e.order_id and l.esim_n = e.n and l.account = 'cost_of_sales'
-            and l.posting_key like 'cost\\:%'
+            and (l.posting_key like 'cost\\:%' or l.posting_key like 'returned\\:%')
     ) c on true
     where (e.delivered_at is not null or e.status = 'delivered' or coalesce(c.postings, 0) > 0)
         and (
@@ -211,27 +222,31 @@ _STOCK = Rule(
 _UNIT_REFUND = Rule(
     "unit_refund_differs",
     "eSIM {n} is {status} and was paid back {postings} times.",
+    # A refund by hand has no eSIM: it explains the order's eSIMs that have no refund, as far as its money goes.
     """
-    select e.order_id::text || '/' || e.n as subject, e.order_id, e.n, e.status, coalesce(r.postings, 0) as postings
-    from esims e join checked_orders using (order_id) left join lateral (
-        select count(distinct l.posting_key) as postings from ledger_entries l
-        where l.order_id = e.order_id and l.esim_n = e.n and l.account = 'refunds'
-            and l.posting_key not like '%\\:failed' and not exists (
-                select from ledger_entries b where b.posting_key = l.posting_key || '\\:failed'
-            )
-    ) r on true left join lateral (
-        -- money that went back by hand has no unit of its own: it must cover those that count as paid back with it
-        select o.refunded_minor >= sum(i.unit_price_minor) and exists (
-            select from refunds h where h.order_id = o.order_id and h.payment_intent = o.payment_intent
-                and h.esim_n is null and h.state = 'succeeded' and h.refund_key like 'external\\:%'
-        ) as is_paid_by_hand
-        from orders o join esims u using (order_id) join order_items i using (item_id)
-        where o.order_id = e.order_id and u.status = 'refunded' group by o.order_id
-    ) p on e.status = 'refunded'
-    where (e.status = 'refunded' and coalesce(r.postings, 0) <> 1 and not exists (
+    with paid_back as materialized (
+        select e.order_id, e.n, e.status, e.item_id, coalesce(r.postings, 0) as postings, exists (
             select from refunds f where f.order_id = e.order_id and f.esim_n = e.n and f.state = 'elsewhere'
-        ) and not (coalesce(r.postings, 0) = 0 and p.is_paid_by_hand))
-        or coalesce(r.postings, 0) > 1
+        ) as elsewhere
+        from esims e join checked_orders using (order_id) left join lateral (
+            select count(distinct l.posting_key) as postings from ledger_entries l
+            where l.order_id = e.order_id and l.esim_n = e.n and l.account = 'refunds'
+                and l.posting_key not like '%\\:failed' and not exists (
+                    select from ledger_entries b where b.posting_key = l.posting_key || '\\:failed'
+                )
+        ) r on true
+    )
+    select e.order_id::text || '/' || e.n as subject, e.order_id, e.n, e.status, e.postings
+    from paid_back e
+    where (e.status = 'refunded' and e.postings = 0 and not e.elsewhere and (
+            select sum(i.unit_price_minor) from paid_back u join order_items i on i.item_id = u.item_id
+            where u.order_id = e.order_id and u.status = 'refunded' and u.postings = 0 and not u.elsewhere
+        ) > (
+            select coalesce(sum(f.amount_minor), 0)
+            from refunds f join orders o on o.order_id = f.order_id and o.payment_intent = f.payment_intent
+            where f.order_id = e.order_id and f.refund_key like 'external\\:%' and f.state in ('sent', 'succeeded')
+        ))
+        or e.postings > 1
         or (e.status in ('delivered', 'queued', 'working', 'pending', 'unknown') and exists (
             select from refunds f where f.order_id = e.order_id and f.esim_n = e.n and f.state in ('sent', 'succeeded')
         ))

@@ -65,7 +65,9 @@ def refund_units(conn: Connection, order_id: UUID, who: Operator, options: Refun
 def ask_for_refunds(case: OrderCase, wanted: Sequence[UnitRow], options: RefundOptions) -> list[int]:
     """Give up and ask for the refund of units of an open case; return their numbers."""
     check_paid(case)
-    due = [unit for unit in wanted if not case.is_settled(unit) and not _is_asked_for(case, unit)]
+    open_ones = [unit for unit in wanted if not case.is_settled(unit)]
+    due = [unit for unit in open_ones if not _is_asked_for(case, unit)]
+    case.left_alone.extend(_under_way(case, unit) for unit in open_ones if unit not in due)
     refused = [why for unit in due if (why := _why_not(case, unit, options)) is not None]
     if refused:
         raise Refused(f"order {case.order.display_id}: {'; '.join(refused)}")
@@ -113,6 +115,16 @@ def _is_asked_for(case: OrderCase, unit: UnitRow) -> bool:
     if row is None or row.state != "requested":
         return False
     return unit.status is UnitStatus.FAILED or (unit.status in STANDING and bool(row.as_it_stands))
+
+
+def _under_way(case: OrderCase, unit: UnitRow) -> str:
+    row, order = case.refunds[unit.n], case.order.display_id
+    if not row.last_error:
+        return f"the refund of {case.named(unit)} is under way"
+    return (
+        f"the refund of {case.named(unit)} is under way ({row.last_error}): numnaroad refunds retry --order {order} "
+        "tries it at once"
+    )
 
 
 def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | None:

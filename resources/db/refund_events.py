@@ -215,6 +215,8 @@ def _hold_if_twice(conn: Connection, order: OrderRow, by_hand: Money, teller: Te
 
 
 def _what_follows(conn: Connection, order: OrderRow, by_hand: Money) -> str:
+    if order.payment_intent is None:
+        return "Its payment is not heard of yet; what went back of it is booked when it is."
     if order.hold_reason is None:
         return "eSIMs in work go on." if _is_unfinished(conn, order) else "Nothing of it is in work."
     if order.hold_reason == _all_of_it(by_hand):

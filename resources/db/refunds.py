@@ -138,6 +138,20 @@ def claim_refunds(engine: Engine, limit: int) -> list[DueRefund]:
         ]
 
 
+def hasten_refunds(conn: Connection, order_id: UUID | None = None) -> list[str]:
+    """Make refunds that back off due at once, an order's or (None) everybody's; return their keys.
+
+    What is due within two minutes is left alone: it needs nobody, or is being paid this moment.
+    """
+    r = refunds.c
+    waiting = [r.state == "requested", r.next_attempt_at > func.now() + _IN_FLIGHT]
+    if order_id is not None:
+        waiting.append(r.order_id == order_id)
+    free = select(r.refund_key).where(*waiting).with_for_update(skip_locked=True).cte("free")
+    again = update(refunds).where(r.refund_key == free.c.refund_key).values(next_attempt_at=func.now())
+    return sorted(conn.scalars(again.returning(r.refund_key)))
+
+
 def still_due(conn: Connection, due: DueRefund, now: datetime, actor: str = "refunds") -> bool:
     """Return whether a claimed refund should be paid: its unit may have been taken up again meanwhile.
 

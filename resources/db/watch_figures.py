@@ -10,11 +10,13 @@ from datetime import datetime
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from resources.db.outbox import MOST_ATTEMPTS
+from resources.db.outbox import MOST_ATTEMPTS, TELL_AFTER_ATTEMPTS
 from resources.db.tables import heartbeats
 
 WATCH = "operations_watch"
 
+# A notice is due since it was written, however often it was refused; a mail that operations were told of by itself
+# counts only while nobody sends it, so that one bad address does not hide a carrier that is away.
 _FIGURES = text(
     """
     select
@@ -28,13 +30,19 @@ _FIGURES = text(
             where e.status in ('pending', 'unknown') and a.state in ('pending', 'unknown')) as open_purchase_since,
         (select count(*) from refunds where state = 'requested') as due_refunds,
         (select min(created_at) from refunds where state = 'requested') as refund_since,
-        (select count(*) from outbox where sent_at is null and next_attempt_at <= :now and attempts < :most)
-            as due_notices,
-        (select min(next_attempt_at) from outbox where sent_at is null and attempts < :most) as notice_since,
+        notices.due_notices, notices.notice_since,
         (select count(*) from inbox_events where work is not null and worked_at is null) as provider_events,
         (select count(*) from providers where open_until > :now) as open_circuits,
         (select count(*) from alerts where ended_at is null) as open_alerts,
         (select at from heartbeats where name = :watch) as watched_at
+    from (
+        select count(*) filter (where since <= :now) as due_notices, min(since) as notice_since from (
+            select case
+                when attempts = 0 or (channel = 'mail' and attempts >= :told) then next_attempt_at
+                else created_at end as since
+            from outbox where sent_at is null and attempts < :most
+        ) unsent
+    ) notices
     """
 )
 
@@ -65,7 +73,8 @@ class StoreFigures:
 
 def store_figures(conn: Connection, now: datetime) -> StoreFigures:
     """Read the figures as of `now`."""
-    row = conn.execute(_FIGURES, {"now": now, "most": MOST_ATTEMPTS, "watch": WATCH}).one()
+    values = {"now": now, "most": MOST_ATTEMPTS, "told": TELL_AFTER_ATTEMPTS, "watch": WATCH}
+    row = conn.execute(_FIGURES, values).one()
     return StoreFigures(
         waiting_units=row.waiting_units + row.abandoned_units,
         waiting_seconds=max(_age(row.waiting_since, now), _age(row.abandoned_since, now)),

@@ -48,8 +48,8 @@ from resources.providers.airalo_orders import (
     verify_signature,
 )
 from resources.providers.airalo_prices import AiraloPrices
-from resources.providers.airalo_session import AiraloSession, path_part
-from resources.providers.base import CATALOGUE, PREPARE, READ, Patience, Reply, settled
+from resources.providers.airalo_session import AiraloSession
+from resources.providers.base import CATALOGUE, PREPARE, READ, Patience, Reply, path_part, settled
 from resources.providers.outcomes import not_bought, still_unknown, too_dear, with_facts
 from resources.providers.paging import walk, walk_statement
 from resources.providers.payload import Row, amount, listing, loose_text, mapping, trusted, whole
@@ -216,7 +216,7 @@ class Airalo:
         """Read an order by its number; an asynchronous request id cannot be read, its description can."""
         try:
             if provider_order_id.isdecimal():
-                path, params = f"orders/{provider_order_id}", {"include": "sims,status"}
+                path, params = f"orders/{path_part(provider_order_id)}", {"include": "sims,status"}
                 order = self._session.get("orders", path, params).get("data")
                 return with_facts(self._delivered(order, request), facts_of(order))
             rows = self._orders_of(request.reference)

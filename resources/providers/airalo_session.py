@@ -9,7 +9,6 @@ import re
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from urllib.parse import quote
 
 import httpx
 
@@ -174,11 +173,6 @@ def _is_refused(reply: Reply | Rejected | Unknown) -> bool:
 
 def _is_foreign(path: str, reply: Reply) -> bool:
     return _is_refused(reply) and _ONE_ORDER.fullmatch(path) is not None and message_of(reply) == _FOREIGN
-
-
-def path_part(value: str) -> str:
-    """Return an id fit for a path."""
-    return quote(value, safe="")
 
 
 def message_of(reply: Reply) -> str:

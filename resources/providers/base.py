@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import stamina
@@ -291,6 +292,17 @@ def raise_for_read(slug: str, call: str, reply: Reply, message: Callable[[Reply]
 def token_key(slug: str, url: str, account: str) -> str:
     """Return the name a token is stored under: another address or account never sees it, nor can the name be undone."""
     return f"{slug}:{hashlib.sha256(f'{url} {account}'.encode()).hexdigest()[:16]}"
+
+
+def path_part(value: str) -> str:
+    """Return an id, whoever typed it, fit to be one part of a path.
+
+    Raises:
+        ProviderRejected: no id can be that: in a path it would name something else.
+    """
+    if value in {"", ".", ".."}:
+        raise ProviderRejected(f"{value!r} is no id")
+    return quote(value, safe="")
 
 
 def settled(capabilities: Capabilities, sent_at: datetime, now: datetime) -> bool:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -36,7 +35,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.base import PREPARE, settled
+from resources.providers.base import PREPARE, path_part, settled
 from resources.providers.esim_card_catalogue import CURRENCY, SLUG, parse_offer, price_of, tells_no_country
 from resources.providers.esim_card_orders import (
     FAILED,
@@ -235,7 +234,7 @@ class EsimCard:
         Raises:
             ProviderError: not to be read.
         """
-        body = self._session.read("usage", f"my-sim/{quote(esim.provider_esim_id or esim.iccid, safe='')}/usage")
+        body = self._session.read("usage", f"my-sim/{path_part(esim.provider_esim_id or esim.iccid)}/usage")
         data = mapping(body.get("data"), "usage")
         allowed = bytes_of(data.get("initial_data_quantity"), loose_text(data, "initial_data_unit"))
         remaining = bytes_of(data.get("rem_data_quantity"), loose_text(data, "rem_data_unit"))

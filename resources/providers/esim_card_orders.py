@@ -214,12 +214,18 @@ def identity(request: PurchaseRequest, order_id: str, sim_id: str) -> str:
 
 def sim_of(order_number: str) -> str:
     """Return the SIM in an order number of `identity`."""
-    return order_number.rpartition("/")[2]
+    return _parts(order_number)[1]
 
 
 def order_of(order_number: str) -> str:
     """Return the order in a top-up's number of `identity`, empty in a new eSIM's."""
-    return order_number.rpartition("/")[0]
+    return _parts(order_number)[0]
+
+
+def _parts(order_number: str) -> tuple[str, str]:
+    """Return the order and the SIM in a number; one that is of no form of ours, typed by somebody, names a SIM."""
+    order_id, slash, sim_id = order_number.partition("/")
+    return (order_id, sim_id) if slash and "/" not in sim_id else ("", order_number)
 
 
 def profile_of(sim: Row, request: PurchaseRequest | None = None) -> EsimProfile | None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -24,6 +23,7 @@ from resources.providers.base import (
     Patience,
     ProviderHttp,
     Reply,
+    path_part,
     raise_for_read,
     token_key,
 )
@@ -126,7 +126,7 @@ class EsimCardSession:
         Raises:
             ProviderError: not to be read; `ProviderRejected` when the package is gone.
         """
-        path = f"package/detail/{quote(package_id, safe='')}"
+        path = f"package/detail/{path_part(package_id)}"
         found = mapping(self.read("catalogue", path, patience=patience).get("data"), "package/detail")
         if id_of(found).lower() != package_id.lower():
             raise MalformedReply(f"{SLUG} package/detail: the answer is about another package")
@@ -162,7 +162,7 @@ class EsimCardSession:
         Raises:
             ProviderError: not to be read.
         """
-        return mapping(self.read("status", f"my-esims/{quote(sim_id, safe='')}").get("data"), "my-esims")
+        return mapping(self.read("status", f"my-esims/{path_part(sim_id)}").get("data"), "my-esims")
 
     def sim(self, sim_id: str) -> Row:
         """Return a SIM with its activation data: some replies about one SIM lack them, either end of the list has them.
@@ -204,7 +204,7 @@ class EsimCardSession:
         Raises:
             ProviderError: not to be read.
         """
-        body = self.read("status", f"order/{quote(order_id, safe='')}")
+        body = self.read("status", f"order/{path_part(order_id)}")
         return [mapping(row, "an order") for row in listing(body.get("data"), "order")]
 
     def spend(self, path: str, body: Mapping[str, str]) -> Row | Rejected | Unknown:

@@ -37,7 +37,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.base import CATALOGUE, ONCE, PREPARE, READ, Patience, Reply, settled
+from resources.providers.base import CATALOGUE, ONCE, PREPARE, READ, Patience, Reply, path_part, settled
 from resources.providers.esim_go_catalogue import SLUG, cost_of, coverage_of, read_page
 from resources.providers.esim_go_orders import (
     assignments_of,
@@ -58,7 +58,7 @@ from resources.providers.esim_go_orders import (
     sent_at,
     verify_signature,
 )
-from resources.providers.esim_go_session import EsimGoSession, path_part
+from resources.providers.esim_go_session import EsimGoSession
 from resources.providers.outcomes import not_bought, other_orders, still_unknown, too_dear, with_facts
 from resources.providers.paging import walk, walk_statement
 from resources.providers.payload import amount, loose_text, mapping, moment, trusted

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
 from esim.errors import MalformedReply
 from esim.ports import Capabilities, Clock, Limiter
 from esim.purchase import EsimRef, Rejected, Unknown
-from resources.providers.base import READ, Patience, ProviderHttp, Reply, raise_for_read
+from resources.providers.base import READ, Patience, ProviderHttp, Reply, path_part, raise_for_read
 from resources.providers.esim_go_catalogue import SLUG
 from resources.providers.esim_go_orders import message_of
 from resources.providers.payload import Row, loose_text, mapping
@@ -126,8 +125,3 @@ class EsimGoSession:
         self, method: str, path: str, *, params: Mapping[str, str | int] | None = None, json_body: object = None
     ) -> httpx.Request:
         return self._http.request(method, path, params=params, headers={"X-API-Key": self._key}, json_body=json_body)
-
-
-def path_part(value: str) -> str:
-    """Return an id fit for a path."""
-    return quote(value, safe="")

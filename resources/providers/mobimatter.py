@@ -7,7 +7,6 @@ stored before money moves, and a lost answer of `purchase` (complete) is read by
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from urllib.parse import quote
 
 import httpx
 
@@ -33,7 +32,7 @@ from esim.purchase import (
     Unknown,
     UsageReading,
 )
-from resources.providers.base import CATALOGUE, ONCE, PREPARE, READ, Reply, settled
+from resources.providers.base import CATALOGUE, ONCE, PREPARE, READ, Reply, path_part, settled
 from resources.providers.mobimatter_catalogue import CURRENCY, SLUG, parse_offer
 from resources.providers.mobimatter_orders import (
     COMPLETED,
@@ -205,7 +204,7 @@ class MobiMatter:
         Raises:
             ProviderError: not to be read.
         """
-        return reading_of(self._session.read("usage", f"provider/info/{quote(root_of(esim), safe='')}", patience=ONCE))
+        return reading_of(self._session.read("usage", f"provider/info/{path_part(root_of(esim))}", patience=ONCE))
 
     def top_ups(self, esim: EsimRef) -> Sequence[ProviderOffer]:
         """List the add-ons of the eSIM's family.

@@ -5,7 +5,6 @@ Reserving, completing, cancelling and refunding go out once; whatever comes back
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -23,7 +22,7 @@ from esim.purchase import (
     Rejected,
     Unknown,
 )
-from resources.providers.base import READ, Patience, ProviderHttp, Reply, raise_for_read
+from resources.providers.base import READ, Patience, ProviderHttp, Reply, path_part, raise_for_read
 from resources.providers.mobimatter_catalogue import SLUG, price_of
 from resources.providers.mobimatter_orders import REFUSALS, order_id_of
 from resources.providers.payload import Row, listing, mapping, said, trusted
@@ -97,7 +96,7 @@ class MobiMatterSession:
         Raises:
             ProviderError: not to be read, or the answer is about another order.
         """
-        order = mapping(self.read("status", f"order/{quote(order_id, safe='')}", patience=patience), "result")
+        order = mapping(self.read("status", f"order/{path_part(order_id)}", patience=patience), "result")
         if order_id_of(order) != order_id:
             raise MalformedReply(f"{SLUG} status: the answer is not about order {order_id}")
         return order
@@ -137,7 +136,7 @@ class MobiMatterSession:
     def refund(self, order_id: str) -> CancelOutcome:
         """Ask for a completed order's price back, where MobiMatter calls it eligible."""
         try:
-            verdict = mapping(self.read("cancel", f"order/{quote(order_id, safe='')}/refund/eligibility"), "result")
+            verdict = mapping(self.read("cancel", f"order/{path_part(order_id)}/refund/eligibility"), "result")
         except ProviderError as error:
             return CancelUnknown(str(error))
         if verdict.get("isEligible") is not True:

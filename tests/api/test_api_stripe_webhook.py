@@ -419,6 +419,28 @@ def test_an_order_paid_back_by_hand_before_its_payment_was_heard_of_is_not_bough
         assert ledger.balance(conn, row.order_id) == {"cash": 0, "customer_payment": -17_980_000, "refunds": 17_980_000}
 
 
+def test_operations_hear_once_and_truly_of_an_order_paid_back_by_hand_before_its_payment(
+    api: ServedApi, engine: Engine, order: dict[str, Any]
+) -> None:
+    back = charge_event(1798)
+    back["data"]["object"]["metadata"] = {"order_id": order["order_id"]}
+    for what in (refund_event("re_hand", 1798, "succeeded"), back, {**back, "id": "evt_again"}):
+        send(api.client, what)
+    [note] = rows(engine, outbox)
+    assert note.kind == "external_refund"
+    assert "Its payment is not heard of yet" in note.payload["text"]
+    assert "go on" not in note.payload["text"]
+
+
+def test_a_refund_of_money_that_is_nobodys_is_told_by_its_charge(api: ServedApi, engine: Engine) -> None:
+    send(api.client, refund_event("re_stranger", 500, "succeeded", intent="pi_stranger"))
+    assert rows(engine, outbox) == []
+    send(api.client, charge_event(500, "pi_stranger"))
+    [note] = rows(engine, outbox)
+    assert note.kind == "unknown_payment"
+    assert "for a payment that no order of ours is known to have" in note.payload["text"]
+
+
 def test_a_part_paid_back_by_hand_before_the_payment_was_heard_of_is_booked_with_it(
     api: ServedApi, engine: Engine, order: dict[str, Any]
 ) -> None:

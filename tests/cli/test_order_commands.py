@@ -211,6 +211,10 @@ def test_every_command_on_orders_reaches_its_action(shop: Engine, stripe: httpx.
     assert unit_states(shop, order_id) == ["refunded", "failed"]
     assert "Nothing to do" in ask("notices", "resend", "--order", order_id, *why)
     assert "Nothing to do" in ask("notices", "resend", *why)
+    with shop.begin() as conn:
+        conn.execute(text("update refunds set next_attempt_at = now() + interval '1 hour' where state = 'requested'"))
+    assert "is tried again at once" in ask("refunds", "retry", "--order", order_id, *why)
+    assert "Nothing to do" in ask("refunds", "retry", *why)
 
 
 def test_unpaid_order_without_a_payment_page_is_cancelled(shop: Engine) -> None:

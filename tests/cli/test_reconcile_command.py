@@ -33,6 +33,7 @@ def test_a_shop_without_orders_agrees_on_every_side(shop: Engine) -> None:
     result = run("reconcile")
     assert result.exit_code == 0, result.output
     assert "Everything agrees." in result.output
+    assert "0 webhooks lost (those younger than 2 minutes are left to their webhook)" in result.output
     for provider in ("airalo", "esim_access", "esim_go", "mobimatter", "esim_card"):
         assert provider in result.output
 
@@ -72,6 +73,10 @@ def test_a_side_that_cannot_be_looked_at_fails_and_the_others_go_on(
     assert result.exit_code == 1
     assert "Stripe did not" in result.output
     assert "mobimatter" in result.output
+    for words in (("--payments",), ("--payments", "--providers")):
+        printed = run("reconcile", *words).output
+        assert "Everything agrees" not in printed
+        assert "Nothing else is known to disagree, but not everything could be looked at or applied." in printed
 
 
 def test_a_finding_can_be_accepted_by_name_and_comes_back_only_after_it_was_gone(shop: Engine) -> None:

@@ -3,18 +3,17 @@
 import json
 import logging
 from contextlib import suppress
+from urllib.parse import quote
 
 import pytest
 
 from esim.catalogue import OfferKind
 from esim.errors import ProviderError, WebhookRejected
 from esim.ports import Provider
-from esim.purchase import (
-    Provisioned,
-)
+from esim.purchase import EsimRef, Provisioned
 from resources.providers.payload import clean
 from tests.resources.providers.contract_base import ContractBase, buy, finish
-from tests.resources.providers.wire import HTML, Stage, Wire, anything
+from tests.resources.providers.wire import HTML, Stage, Wire, anything, says
 
 
 class AccountCases(ContractBase):
@@ -53,6 +52,19 @@ class AccountCases(ContractBase):
 
     def test_cancelling_says_honestly_what_became_of_it(self, provider: Provider, wire: Wire) -> None:
         assert isinstance(provider.cancel(wire.esim), wire.cancel_outcome)
+
+    @pytest.mark.parametrize("typed", ["../../zz9", "..", "zz9?x=1#y"])
+    def test_an_id_stays_one_part_of_a_path(self, provider: Provider, wire: Wire, stage: Stage, typed: str) -> None:
+        stage.when(lambda request: b"zz9" in request.url.raw_path, says({"message": "not found"}, 404))
+        provider.order_status(typed, wire.request)
+        strange = EsimRef(typed, typed, typed, typed)
+        for read in (provider.esim_details, provider.usage, provider.top_ups, provider.cancel):
+            with suppress(ProviderError):
+                read(strange)
+        paths = [request.url.raw_path.partition(b"?")[0] for request in stage.requests]
+        named = [path for path in paths if b"zz9" in path]
+        assert all(quote(typed, safe="").encode() in path.split(b"/") for path in named)
+        assert all(path.startswith(b"/api/") and not path.endswith(b"/") and b"//" not in path for path in paths)
 
     def test_genuine_webhooks_are_read(self, provider: Provider, wire: Wire) -> None:
         for hook in wire.hooks():

@@ -24,6 +24,7 @@ from resources.providers.base import (
     Reply,
     Unlimited,
     next_try,
+    path_part,
     raise_for_read,
     settled,
     token_key,
@@ -257,3 +258,19 @@ def test_a_refused_read_has_a_name(status: int, error: type[Exception]) -> None:
 def test_absence_is_proven_only_when_more_than_the_settle_time_is_over() -> None:
     assert not settled(LIMITED, NOW, NOW + timedelta(seconds=60))
     assert settled(LIMITED, NOW, NOW + timedelta(seconds=60.1))
+
+
+def test_an_id_is_one_part_of_a_path_whatever_it_holds() -> None:
+    assert [path_part(value) for value in ("12", "a/b", "../../x", "x?y#z", "é ")] == [
+        "12",
+        "a%2Fb",
+        "..%2F..%2Fx",
+        "x%3Fy%23z",
+        "%C3%A9%20",
+    ]
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+def test_what_would_name_another_path_is_no_id(value: str) -> None:
+    with pytest.raises(ProviderRejected, match="is no id"):
+        path_part(value)
