@@ -3,7 +3,7 @@
 It is read afresh from the state of things each time; nothing has to be ticked off.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -12,7 +12,8 @@ from sqlalchemy import Connection, text
 
 from resources.db import operator_returns
 from resources.db.attention_disputes import DisputeFacts, advise_dispute, disputes_that_wait
-from resources.db.attention_units import WaitingOrder, units_of_order, waiting_orders, waiting_units
+from resources.db.attention_orders import WaitingOrder, advise_order, release_command, waiting_orders
+from resources.db.attention_units import waiting_units
 from resources.db.operator_providers import Circuit, provider_reports
 from resources.db.order_advice import Advice, UnitFacts, Urgency, advise, command
 from resources.db.outbox import TELL_AFTER_ATTEMPTS
@@ -60,41 +61,42 @@ _NOTICES = text(
 
 def attention(conn: Connection, now: datetime) -> list[Item]:
     """Return what waits for a person, the most urgent and oldest first."""
-    disputed = disputes_that_wait(conn)
+    disputed, orders = disputes_that_wait(conn), waiting_orders(conn)
     items = [
-        *map(_of_dispute, disputed),
-        *_orders(conn, now, disputed),
-        *_refunds(conn, disputed),
+        *(_of_dispute(facts, orders.get(facts.order_id), now) for facts in disputed),
+        *_of_units(waiting_units(conn, now), now, disputed),
+        *_refunds(conn, orders, now, disputed),
         *_notices(conn),
         *_providers(conn, now),
         *_stock(conn),
     ]
-    known = {item.order_id for item in items}
+    # A refund that failed says what to do about the hold, and so does a dispute.
+    told = {item.order_id for item in items if item.kind == "refund_failed"}
+    told |= {facts.order_id for facts in disputed if facts.is_held or (facts.refund_failed and facts.stops_refunds)}
+    items += _held(orders, now, disputed, told)
+    known = {item.order_id for item in items if item.kind not in {"late_purchase", "mail_refused"}}
     items += [item for item in _stuck(conn, now) if item.order_id not in known]
     return sorted(items, key=lambda item: (item.urgency, item.since))
 
 
 def items_of_order(conn: Connection, order_id: UUID, now: datetime) -> list[Item]:
-    """Return what one order waits for."""
-    disputed = [facts for facts in disputes_that_wait(conn) if facts.order_id == order_id]
-    waiting = [order for order in waiting_orders(conn) if order.order_id == order_id]
-    held = [*map(_of_dispute, disputed), *_held(waiting, disputed)]
-    return held + list(_of_units(units_of_order(conn, order_id), now, disputed))
+    """Return what one order waits for: its part of the queue."""
+    return [item for item in attention(conn, now) if item.order_id == order_id]
 
 
-def _orders(conn: Connection, now: datetime, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
-    yield from _held(waiting_orders(conn), disputed)
-    yield from _of_units(waiting_units(conn, now), now, disputed)
+def _held(
+    orders: Mapping[UUID, WaitingOrder], now: datetime, disputed: Sequence[DisputeFacts], told: Collection[UUID | None]
+) -> Iterator[Item]:
+    """Yield the orders that wait as a whole, besides those that are told of already."""
+    banks = {facts.order_id: facts.status for facts in disputed if facts.stops_refunds}
+    for order in (order for order in orders.values() if order.order_id not in told):
+        advice = advise_order(order, now, banks.get(order.order_id))
+        yield _item(advice, order.since, f"order {order.display_id}", order.order_id)
 
 
-def _held(waiting: Sequence[WaitingOrder], disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
-    """Yield the orders that wait as a whole; one that is held for a dispute is told of with its dispute."""
-    told = {facts.order_id for facts in disputed if facts.is_held}
-    yield from (_of_order(order) for order in waiting if order.order_id not in told)
-
-
-def _of_dispute(facts: DisputeFacts) -> Item:
-    return _item(advise_dispute(facts), facts.since, f"order {facts.display_id}", facts.order_id)
+def _of_dispute(facts: DisputeFacts, order: WaitingOrder | None, now: datetime) -> Item:
+    release = None if order is None else release_command(order, now)
+    return _item(advise_dispute(facts, release), facts.since, f"order {facts.display_id}", facts.order_id)
 
 
 def _of_units(units: list[tuple[UnitFacts, bool]], now: datetime, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
@@ -111,42 +113,23 @@ def _item(advice: Advice, since: datetime, subject: str, order_id: UUID) -> Item
     return Item(advice.kind, advice.urgency, since, subject, advice.reason, advice.commands, order_id)
 
 
-def _of_order(order: WaitingOrder) -> Item:
-    name = order.display_id
-    commands = (
-        f"numnaroad order show {name}",
-        command(f"order retry {name}", "--release-hold"),
-        command(f"order refund {name} --all", "--release-hold"),
-        command(f"order refund {name} --all", "--paid-elsewhere --release-hold"),
-    )
-    kind = "held" if order.is_held else "undecided"
-    return Item(kind, Urgency.NOW, order.since, f"order {name}", order.reason, commands, order.order_id)
-
-
-def _refunds(conn: Connection, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
+def _refunds(
+    conn: Connection, orders: Mapping[UUID, WaitingOrder], now: datetime, disputed: Sequence[DisputeFacts]
+) -> Iterator[Item]:
     with_the_bank = {facts.order_id for facts in disputed if facts.stops_refunds}
     for row in conn.execute(_FAILED_REFUNDS, {"often": _TRIED_OFTEN}):
         if row.state == "failed" and row.order_id in with_the_bank:
             continue
-        show = f"numnaroad order show {row.display_id}"
+        show, subject = f"numnaroad order show {row.display_id}", f"order {row.display_id}"
         if row.state == "failed":
             reason = f"refund {row.refund_key} failed ({row.last_error}): pay {row.payment_intent} back in Stripe"
-            release = command(f"order retry {row.display_id}", "--release-hold")
-            yield Item(
-                "refund_failed",
-                Urgency.NOW,
-                row.since,
-                f"order {row.display_id}",
-                reason,
-                (show, release),
-                row.order_id,
-            )
+            order = orders.get(row.order_id)
+            commands = (show,) if order is None else (show, release_command(order, now))
+            yield Item("refund_failed", Urgency.NOW, row.since, subject, reason, commands, row.order_id)
         else:
             reason = f"refund {row.refund_key} is not paid yet, it is tried on: {row.last_error}"
             commands = (show, "numnaroad doctor")
-            yield Item(
-                "refund_late", Urgency.TODAY, row.since, f"order {row.display_id}", reason, commands, row.order_id
-            )
+            yield Item("refund_late", Urgency.TODAY, row.since, subject, reason, commands, row.order_id)
 
 
 def _notices(conn: Connection) -> Iterator[Item]:
@@ -179,7 +162,7 @@ def _stock(conn: Connection) -> Iterator[Item]:
         commands = (command(f"stock return {each.stock_id}"), command(f"stock write-off {each.stock_id}"))
         subject = f"stock {each.stock_id}, bought for order {each.display_id}"
         reason = f"{each.provider} order {each.provider_order_id}: {each.reason}"
-        yield Item("late_purchase", Urgency.SOMETIME, each.created_at, subject, reason, commands)
+        yield Item("late_purchase", Urgency.SOMETIME, each.created_at, subject, reason, commands, each.order_id)
 
 
 def _stuck(conn: Connection, now: datetime) -> Iterator[Item]:

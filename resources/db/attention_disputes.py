@@ -70,8 +70,8 @@ def disputes_that_wait(conn: Connection) -> list[DisputeFacts]:
     ]
 
 
-def advise_dispute(facts: DisputeFacts) -> Advice:
-    """Return what one dispute needs."""
+def advise_dispute(facts: DisputeFacts, release: str | None = None) -> Advice:
+    """Return what one dispute needs; `release` is the command that lets its order go on, if another than the usual."""
     name, what = facts.display_id, f"dispute {facts.dispute_id} over {facts.amount}"
     show, hold = f"numnaroad order show {name}", "--release-hold" if facts.waits else ""
     if facts.status == LOST:
@@ -83,9 +83,8 @@ def advise_dispute(facts: DisputeFacts) -> Advice:
         reason = f"{what} is {facts.status}: {'; '.join(_while_open(facts))}"
         urgency = Urgency.NOW if facts.status.endswith("needs_response") else Urgency.SOMETIME
         return Advice("dispute", urgency, reason, (show,))
-    release = command(f"order retry {name}", "--release-hold")
-    again = (command(f"order refund {name} --all --again", "--release-hold"),) if facts.refund_failed else ()
-    return Advice("dispute", Urgency.NOW, f"{what} is {facts.status}: the money is ours", (show, *again, release))
+    release = release or command(f"order retry {name}", "--release-hold")
+    return Advice("dispute", Urgency.NOW, f"{what} is {facts.status}: the money is ours", (show, release))
 
 
 def _while_open(facts: DisputeFacts) -> Iterator[str]:

@@ -226,3 +226,25 @@ def test_help_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-1000:]
+
+
+def test_purchases_are_shown_with_their_esim_and_the_whole_reference(shop: Engine) -> None:
+    order_id = paid_order(shop, now=utc_now(), units=2)
+    reference = "nr-7d3f0c7a-2b64-4a63-9a3e-7f8f0e1c2d3b-2-1"
+    with shop.begin() as conn:
+        conn.execute(
+            text(
+                "insert into purchase_attempts (attempt_id, order_id, esim_id, number, provider, offer_id,"
+                " provider_package_id, state, reference, run_id, error_type, error, failover_step, fence,"
+                " expected_cost, ceiling_cost, currency, started_at)"
+                " select 7, order_id, esim_id, 1, 'airalo', 'airalo:plan-1', 'plan-1', 'rejected', :reference,"
+                " '0c7b8a52-6f8e-4d8e-9a51-1d1f3a4b5c6d', 'out_of_stock', 'sold out', 1, 1, 2, 3, 'USD', now()"
+                " from esims where order_id = :id and n = 2"
+            ),
+            {"id": order_id, "reference": reference},
+        )
+    shown = ask("order", "show", order_id)
+    assert reference in shown
+    table = shown[shown.index("Purchase attempts") :]
+    [heads] = [line for line in table.splitlines() if "reference" in line]
+    assert [word for word in re.split(r"\W+", heads) if word][:2] == ["n", "number"]

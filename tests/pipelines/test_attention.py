@@ -72,7 +72,7 @@ def test_nothing_waits_where_the_machine_sees_to_everything(shop: Shop) -> None:
 
 def test_unclear_purchase_past_the_deadline_names_what_to_ask_the_provider(shop: Shop) -> None:
     order_id = unclear(shop)
-    shop.clock.advance(minutes=71)
+    shop.clock.advance(minutes=74)
     item = only(shop)
     assert (item.kind, item.urgency, item.order_id) == ("unclear_purchase", Urgency.NOW, order_id)
     assert f"airalo (our reference {next(iter(shop.cheap.sold))})" in item.reason
@@ -101,7 +101,7 @@ def test_refused_refund_waits_with_its_order_held(shop: Shop) -> None:
     order_id = paid_order(shop.engine)
     shop.drain()
     items = queue(shop)
-    assert sorted(item.kind for item in items) == ["held", "refund_failed"]
+    assert [item.kind for item in items] == ["refund_failed"], "once, not as held too"
     for item in items:
         assert_typable(item)
     [failed] = [item for item in items if item.kind == "refund_failed"]
@@ -139,7 +139,7 @@ def test_second_payment_that_cannot_be_paid_back_waits_until_it_is(shop: Shop) -
             esim_n=None,
         )
     pay_refunds(shop.tools, "test")
-    assert sorted(item.kind for item in queue(shop)) == ["held", "refund_failed"]
+    assert [item.kind for item in queue(shop)] == ["refund_failed"]
 
 
 def test_disputed_order_waits_once(shop: Shop) -> None:
