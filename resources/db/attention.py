@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from resources.db import operator_returns
+from resources.db.alerts import AlertKind, open_alerts
 from resources.db.attention_disputes import DisputeFacts, advise_dispute, disputes_that_wait
 from resources.db.attention_orders import WaitingOrder, advise_order, release_command, waiting_orders
 from resources.db.attention_units import waiting_units
@@ -143,12 +144,19 @@ def _notices(conn: Connection) -> Iterator[Item]:
 
 
 def _providers(conn: Connection, now: datetime) -> Iterator[Item]:
+    low = {alert.subject: alert for alert in open_alerts(conn) if alert.kind == AlertKind.LOW_BALANCE}
     for each in provider_reports(conn, now):
         subject = f"provider {each.slug}"
+        look = (f"numnaroad provider show {each.slug}", command(f"provider disable {each.slug}"))
+        if each.enabled and each.unfunded_at is not None:
+            reason = f"{each.why}: it is not bought from; top it up in its portal"
+            yield Item("provider_unfunded", Urgency.TODAY, each.unfunded_at, subject, reason, look)
+        elif each.enabled and each.slug in low:
+            yield Item("low_balance", Urgency.TODAY, low[each.slug].since, subject, low[each.slug].text, look[:1])
         if each.held_reason is not None:
             commands = (
                 f"numnaroad sync --provider {each.slug}",
-                f"numnaroad sync --provider {each.slug} --accept {each.slug}",
+                command(f"sync --provider {each.slug} --accept {each.slug}"),
             )
             yield Item("catalogue_held", Urgency.TODAY, each.held_at or now, subject, each.held_reason, commands)
         if each.enabled and each.circuit is not Circuit.CLOSED:

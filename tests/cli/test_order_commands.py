@@ -16,20 +16,11 @@ from cli.app import app
 from esim.errors import InvalidInput, NotFound, NumnaRoadError, Refused
 from resources.db.order_store import claim_units
 from resources.order_operations import utc_now
-from resources.settings import Settings, load_settings
-from tests.resources.db.shop import OfferSpec, open_shop, order_state, paid_order, place_order, unit_states
+from resources.settings import load_settings
+from tests.cli.typed import parse
+from tests.resources.db.shop import order_state, paid_order, place_order, unit_states
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def shop(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """A shop found by the commands through their settings; Mia types them."""
-    open_shop(engine, [OfferSpec("airalo", "2.00")])
-    assert settings.database_url
-    monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
-    monkeypatch.setenv("NUMNAROAD_OPERATOR", "mia")
-    return engine
 
 
 def ask(*words: object) -> str:
@@ -248,3 +239,23 @@ def test_purchases_are_shown_with_their_esim_and_the_whole_reference(shop: Engin
     table = shown[shown.index("Purchase attempts") :]
     [heads] = [line for line in table.splitlines() if "reference" in line]
     assert [word for word in re.split(r"\W+", heads) if word][:2] == ["n", "number"]
+
+
+def test_cancel_names_commands_that_exist_where_it_may_not_go_on(shop: Engine) -> None:
+    order_id = paid_order(shop, now=utc_now())
+    with shop.begin() as conn:
+        conn.execute(
+            text(
+                "insert into purchase_attempts (attempt_id, order_id, esim_id, number, provider, offer_id,"
+                " provider_package_id, state, reference, failover_step, fence, expected_cost, ceiling_cost, currency,"
+                " started_at) select 7, order_id, esim_id, 1, 'airalo', 'airalo:plan-1', 'plan-1', 'unknown', 'nr-1',"
+                " 1, 1, 2, 3, 'USD', now() from esims where order_id = :id"
+            ),
+            {"id": order_id},
+        )
+    with pytest.raises(Refused) as refusal:
+        ask("order", "cancel", order_id, "--reason", "why", "--yes")
+    said = str(refusal.value)
+    named = re.findall(r"numnaroad order refund .*--even-if-open", said)
+    assert named, said
+    assert parse(f'{named[0]} --reason "why"') == "order refund"

@@ -209,7 +209,7 @@ def test_held_catalogue_and_open_circuit_wait(shop: Shop) -> None:
     for item in items:
         assert_typable(item)
     [held] = [item for item in items if item.kind == "catalogue_held"]
-    assert held.commands[1] == "numnaroad sync --provider airalo --accept airalo"
+    assert held.commands[1] == 'numnaroad sync --provider airalo --accept airalo --reason "…"'
 
 
 def test_stuck_order_waits_and_the_oldest_comes_first(shop: Shop) -> None:

@@ -78,6 +78,14 @@ def test_refusal_fails_the_run_with_its_sentence(shop: Shop, launch: Launch) -> 
     assert "no order 'OID999'" in sentence_of(launch(operate_order, action="RETRY", order="OID999"))
 
 
+@pytest.mark.parametrize("field", ["operator", "reason"])
+def test_an_empty_field_is_named_as_the_form_names_it(shop: Shop, launch: Launch, field: str) -> None:
+    order_id = paid_order(shop.engine, now=utc_now())
+    said = sentence_of(launch(operate_order, action="CANCEL", order=str(order_id), **{field: " "}))
+    assert f"fill in `{field}`" in said
+    assert "--" not in said
+
+
 @pytest.mark.parametrize("action", list(OrderAction))
 def test_every_action_on_an_order_is_reached(shop: Shop, launch: Launch, action: OrderAction) -> None:
     order_id = paid_order(shop.engine, now=utc_now())
