@@ -41,7 +41,8 @@ def check(
         table.add_row(account, _usd(micros), str(count))
     console.print(table)
     for finding in findings:
-        order = f"{names[finding.order_id]}: " if finding.order_id in names else ""
+        name = names.get(finding.order_id) if finding.order_id is not None else None
+        order = "" if name is None else f"{name}: "
         console.print(f"[red]{finding.kind}[/red] {order}{finding.text}", soft_wrap=True)
     if findings:
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from resources.order_operations import OrderTools
 
 
-def reconcile(
+def reconcile(  # noqa: PLR0913, PLR0917 - one parameter an option
     payments: Annotated[bool, typer.Option("--payments", help="Stripe's events and pages against our orders.")] = False,
     providers: Annotated[bool, typer.Option("--providers", help="Provider statements against our purchases.")] = False,
     books: Annotated[bool, typer.Option("--books", help="Orders, events and ledger; ledger against Stripe.")] = False,

@@ -16,7 +16,7 @@ from resources.db.attention_disputes import DisputeFacts, advise_dispute, disput
 from resources.db.attention_orders import WaitingOrder, advise_order, release_command, waiting_orders
 from resources.db.attention_units import waiting_units
 from resources.db.operator_providers import Circuit, provider_reports
-from resources.db.order_advice import Advice, UnitFacts, Urgency, advise, command
+from resources.db.order_advice import MINUTES_MORE, Advice, UnitFacts, Urgency, advise, command
 from resources.db.outbox import TELL_AFTER_ATTEMPTS
 from resources.db.stuck import stuck_orders
 
@@ -174,8 +174,12 @@ def _stock(conn: Connection) -> Iterator[Item]:
 
 
 def _stuck(conn: Connection, now: datetime) -> Iterator[Item]:
-    rows = text("select order_id, display_id, paid_at from orders where order_id = any(:ids) order by paid_at")
-    for row in conn.execute(rows, {"ids": stuck_orders(conn, now - STUCK_AFTER, now)}):
-        commands = (f"numnaroad order show {row.display_id}", command(f"order retry {row.display_id}"))
+    rows = text(
+        "select order_id, display_id, paid_at, deadline_at <= :now as late"
+        " from orders where order_id = any(:ids) order by paid_at"
+    )
+    for row in conn.execute(rows, {"ids": stuck_orders(conn, now - STUCK_AFTER, now), "now": now}):
+        deadline = f"--extend-deadline {MINUTES_MORE}" if row.late else ""
+        commands = (f"numnaroad order show {row.display_id}", command(f"order retry {row.display_id}", deadline))
         reason = "paid over an hour ago and not done"
         yield Item("stuck", Urgency.NOW, row.paid_at, f"order {row.display_id}", reason, commands, row.order_id)

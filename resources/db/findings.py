@@ -106,7 +106,9 @@ def _tell(conn: Connection, side: str, new: Sequence[Finding], now: datetime) ->
 
 def _named(finding: Finding, names: Mapping[UUID, str]) -> str:
     name = names.get(finding.order_id) if finding.order_id is not None else None
-    return finding.text if name is None or name in finding.text else f"Order {name}: {finding.text}"
+    if name is None or name in finding.text:
+        return finding.text
+    return f"{finding.text} Order {name}." if finding.kind in LOUD else f"Order {name}: {finding.text}"
 
 
 def accept_finding(conn: Connection, finding_id: int, who: Operator) -> Done:

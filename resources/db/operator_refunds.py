@@ -102,7 +102,7 @@ def paid_minor(case: OrderCase) -> int:
     ):
         raise Refused(
             f"what was paid for order {order.display_id} is not its price: pay the payment back in Stripe's dashboard, "
-            f"then write it down: numnaroad order refund {order.display_id} --all --paid-elsewhere"
+            f"then write it down: numnaroad order refund {order.display_id} --all --paid-elsewhere --release-hold"
         )
     return order.amount_minor
 

@@ -91,6 +91,9 @@ def test_given_up_unit_that_nobody_refunds_waits(shop: Shop) -> None:
     item = only(shop)
     assert (item.kind, item.order_id) == ("not_refunded", order_id)
     assert "--extend-deadline" not in item.commands[1]
+    with shop.engine.connect() as conn:
+        told = conn.scalar(text("select payload ->> 'text' from outbox where kind = 'order_failed'"))
+    assert str(told).count("given up") == 1, told
     shop.clock.advance(minutes=80)
     assert "--extend-deadline 60" in only(shop).commands[1]
 
@@ -186,6 +189,9 @@ def test_late_arrival_and_the_open_purchase_it_came_from_wait(shop: Shop) -> Non
     assert (item.kind, item.commands[0]) == ("late_purchase", 'numnaroad stock return 1 --reason "…"')
     desk.write_off_stock(1, who)
     assert queue(shop) == []
+    with shop.engine.connect() as conn:
+        changed = conn.scalar(text("select details -> 'changes' from audit_events order by audit_id desc limit 1"))
+    assert changed == ["eSIM 1 in stock: written off; its cost is a loss"]
 
 
 def test_mail_that_keeps_failing_waits(shop: Shop) -> None:
