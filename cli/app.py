@@ -3,6 +3,7 @@
 Heavy imports (dagster, duckdb, polars) happen inside the commands, so that `numnaroad --help` answers at once.
 """
 
+import logging
 import sys
 
 import typer
@@ -26,6 +27,9 @@ from cli import (
     storage,
 )
 from esim.errors import NumnaRoadError
+from resources.logs import configure_logging
+
+_OURS = frozenset({"api", "assets", "chaos", "cli", "esim", "numnaroad", "pipelines", "resources"})
 
 app = typer.Typer(
     name="numnaroad",
@@ -55,8 +59,16 @@ app.command("chaos")(chaos.chaos)
 
 def main() -> None:
     """Run the command; what goes wrong in our own terms is one line on stderr and exit status 1."""
+    show_our_warnings()
     try:
         app()
     except NumnaRoadError as error:
         Console(stderr=True).print(f"[red]{error}[/red]")
         sys.exit(1)
+
+
+def show_our_warnings() -> None:
+    """Let operators see warnings of our own parts; what a library does about a lost connection is not for them."""
+    configure_logging("WARNING")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: record.name.partition(".")[0] in _OURS or record.levelno >= logging.ERROR)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from cli.acting import As, Yes, act
 from cli.console import make_console
 from esim.errors import NotFound
 from resources.settings import PROVIDERS, Settings, load_settings
@@ -25,9 +26,14 @@ def sync(
     accept: Annotated[
         list[str] | None, typer.Option(help="Do not hold this provider: a person has checked its moves")
     ] = None,
+    reason: Annotated[str, typer.Option(help="With --accept: why its moves are right; it is kept")] = "",
+    name: As = None,
+    yes: Yes = False,
 ) -> None:
     """Read the providers' catalogues, work out the best prices and publish them."""
     console = make_console()
+    if accept:
+        act(reason, name, yes, lambda desk, who: desk.accept_catalogues(accept, who))
     report = sync_with_progress(load_settings(), console, providers=provider, accept=accept or ())
     if report.held:
         raise typer.Exit(1)

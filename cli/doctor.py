@@ -49,6 +49,7 @@ def _examine() -> Iterator[Finding]:
     yield Finding("settings", True, "live" if settings.live else "sandbox where no keys are set")
     yield _attempt("store", lambda: _store(settings), "check DATABASE_URL; `numnaroad migrate` makes the schema")
     yield _attempt("lake", lambda: _lake(settings), "check LAKE_DATA_PATH and LAKE_CATALOGUE_URL")
+    yield from warm_runs(settings.dagster_home_path)
     yield _reachable("payment", settings.stripe)
     if settings.smtp_host is None:
         yield _reachable("mail", settings.resend)
@@ -104,6 +105,25 @@ def _lake(settings: Settings) -> str:
     with lake.connect(read_only=True) as connection:
         connection.execute("select 1")
     return settings.lake_path
+
+
+def warm_runs(home: Path) -> Iterator[Finding]:
+    """Say whether the host of warm runs answers, where `dagster.yaml` in this DAGSTER_HOME names its launcher."""
+    from pipelines.warm_runs.config import NoFolder, configured, open_place
+    from pipelines.warm_runs.wire import Conversation, HostAway
+
+    config = configured(home) if (home / "dagster.yaml").exists() else None
+    if config is None:
+        return
+    place = config.place(str(home))
+    try:
+        with Conversation(open_place(place)) as host:
+            host.ask({"do": "ask", "run_id": "doctor"})
+    except (HostAway, NoFolder) as error:
+        advice = "restart `python -m pipelines.warm_runs`; runs start the default way meanwhile, seconds later each"
+        yield Finding("warm runs", False, str(error), advice)
+    else:
+        yield Finding("warm runs", True, str(place))
 
 
 def _reachable(part: str, endpoint: Endpoint) -> Finding:

@@ -22,6 +22,7 @@ def check(
     """Print each account's total and whatever disagrees, of one order or of all; exit 1 on a disagreement."""
     from resources.db.books import account_totals, check_books, check_order
     from resources.db.databases import databases, make_engine
+    from resources.db.order_names import display_ids
     from resources.db.order_report import find_order_id
     from resources.settings import load_settings
 
@@ -30,6 +31,7 @@ def check(
         order_id = find_order_id(conn, reference) if reference else None
         totals = account_totals(conn, order_id)
         findings = check_order(conn, order_id) if order_id else check_books(conn).findings
+        names = display_ids(conn, [finding.order_id for finding in findings])
     engine.dispose()
     table = Table("account", "USD", "entries", header_style="bold")
     for account, micros, count in [
@@ -39,7 +41,9 @@ def check(
         table.add_row(account, _usd(micros), str(count))
     console.print(table)
     for finding in findings:
-        console.print(f"[red]{finding.kind}[/red] {finding.text}", soft_wrap=True)
+        name = names.get(finding.order_id) if finding.order_id is not None else None
+        order = "" if name is None else f"{name}: "
+        console.print(f"[red]{finding.kind}[/red] {order}{finding.text}", soft_wrap=True)
     if findings:
         raise typer.Exit(1)
     console.print("Every posting sums to zero, and orders, events and ledger explain each other.")

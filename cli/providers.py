@@ -25,10 +25,11 @@ def provider() -> None:
 
 @app.command("list")
 def list_providers() -> None:
-    """Show every provider: on or off, circuit, failures, balance, what is open there."""
+    """Show every provider: on or off, how it stands, circuit, failures, balance, what is open there."""
     table = Table(
         "provider",
         "enabled",
+        "standing",
         "circuit",
         "failures",
         "last success",
@@ -46,7 +47,9 @@ def list_providers() -> None:
         counts = (each.open_purchases, each.in_stock)
         held = f"held: {each.held_reason}" if each.held_reason else text_of(each.synced_at)
         enabled = "yes" if each.enabled else "no"
-        table.add_row(each.slug, enabled, *(escape(text_of(value)) for value in (*values, *counts, held)))
+        table.add_row(
+            each.slug, enabled, each.standing, *(escape(text_of(value)) for value in (*values, *counts, held))
+        )
     make_console().print(table)
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.acting import As, Yes, act
 from cli.console import make_console
 from esim.errors import NumnaRoadError
 
@@ -17,15 +18,16 @@ if TYPE_CHECKING:
     from resources.order_operations import OrderTools
 
 
-def reconcile(
+def reconcile(  # noqa: PLR0913, PLR0917 - one parameter an option
     payments: Annotated[bool, typer.Option("--payments", help="Stripe's events and pages against our orders.")] = False,
     providers: Annotated[bool, typer.Option("--providers", help="Provider statements against our purchases.")] = False,
     books: Annotated[bool, typer.Option("--books", help="Orders, events and ledger; ledger against Stripe.")] = False,
     since: Annotated[str, typer.Option(help="From when (2026-11-01, or with a time, UTC); else since the last.")] = "",
     full: Annotated[bool, typer.Option("--full", help="With --books: every order, not only what changed.")] = False,
     accept: Annotated[int, typer.Option(help="Accept the finding with this number instead of comparing.")] = 0,
-    by: Annotated[str, typer.Option(help="With --accept: your name.")] = "",
     reason: Annotated[str, typer.Option(help="With --accept: why it is right as it is.")] = "",
+    name: As = None,
+    yes: Yes = False,
 ) -> None:
     """Compare orders, ledger, Stripe and provider statements; exit 1 while something disagrees.
 
@@ -34,10 +36,10 @@ def reconcile(
     from resources.order_operations import OrderTools
     from resources.settings import load_settings
 
-    tools, console = OrderTools(load_settings()), make_console()
     if accept:
-        _accept(tools, console, accept, by, reason)
+        act(reason, name, yes, lambda desk, who: desk.accept_finding(accept, who))
         return
+    tools, console = OrderTools(load_settings()), make_console()
     start = _moment(since)
     everything = not (payments or providers or books)
     looks: list[Callable[[], bool]] = []
@@ -52,16 +54,6 @@ def reconcile(
     sides = [] if everything else [side for side, wanted in chosen.items() if wanted]
     if not (_left(tools, console, sides, looked=agreed) and agreed):
         raise typer.Exit(1)
-
-
-def _accept(tools: "OrderTools", console: Console, finding_id: int, operator: str, reason: str) -> None:
-    from resources.db.findings import accept_finding
-
-    if not (operator and reason):
-        raise typer.BadParameter("--accept needs --by (your name) and --reason")
-    with tools.engine.begin() as conn:
-        accept_finding(conn, finding_id, operator, reason, tools.clock())
-    console.print(f"Finding {finding_id} is accepted.")
 
 
 def _told(console: Console, look: Callable[[], bool]) -> bool:

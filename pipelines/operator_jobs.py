@@ -158,6 +158,9 @@ def _on_doubt(desk: OperatorDesk, who: Operator, config: OperateOrder) -> Done:
 def _act(
     context: dg.OpExecutionContext, tools: OrderTools, name: str, reason: str, action: Callable[[Operator], Done]
 ) -> None:
+    for field, value in (("operator", name), ("reason", reason)):
+        if not value.strip():
+            raise dg.Failure(f"fill in `{field}`: it is kept with the action", allow_retries=False)
     try:
         done = action(Operator(name, reason, tools.clock(), context.run_id))
     except NumnaRoadError as error:

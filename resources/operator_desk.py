@@ -16,6 +16,7 @@ from esim.purchase import CancelOutcome, CancelUnknown, ErrorType, Outcome, Prov
 from resources.db import operator_cancel, operator_providers, operator_refunds, operator_resolve, operator_returns
 from resources.db.attempts import stored_request
 from resources.db.audit import Operator
+from resources.db.findings import accept_finding
 from resources.db.operator_actions import Done, chosen, open_case
 from resources.db.operator_notices import resend_notices
 from resources.db.operator_refunds import RefundOptions
@@ -199,6 +200,14 @@ class OperatorDesk:
     def reset_provider(self, slug: str, who: Operator) -> Done:
         """See `resources.db.operator_providers.reset_provider`."""
         return self._do(lambda conn: operator_providers.reset_provider(conn, slug, who))
+
+    def accept_catalogues(self, slugs: Sequence[str], who: Operator) -> Done:
+        """See `resources.db.operator_providers.accept_catalogues`."""
+        return self._do(lambda conn: operator_providers.accept_catalogues(conn, slugs, who))
+
+    def accept_finding(self, finding_id: int, who: Operator) -> Done:
+        """See `resources.db.findings.accept_finding`."""
+        return self._do(lambda conn: accept_finding(conn, finding_id, who))
 
     def return_stock(self, stock_id: int, who: Operator) -> Done:
         """Ask a provider to take an eSIM in stock back.

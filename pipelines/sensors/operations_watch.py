@@ -18,6 +18,7 @@ from pipelines.runs import last_run
 from pipelines.sensors.cursors import read_cursor
 from pipelines.sensors.failing_ticks import failing_schedules, failing_sensors
 from resources.db.alerts import AlertKind, OpenAlert, end_alert, open_alerts, raise_alert, watch
+from resources.db.order_names import oldest_late
 from resources.db.watch_figures import WATCH, StoreFigures, beat, store_figures
 from resources.order_operations import OrderTools, ToolSource
 from resources.settings import Settings
@@ -137,9 +138,13 @@ def run_failure_alerts(context: dg.RunFailureSensorContext, operations: dg.Resou
 
 
 def _watch_store(conn: Connection, figures: StoreFigures, tools: OrderTools, now: datetime) -> None:
-    wrong = troubles(figures, tools.settings, {alert.kind for alert in open_alerts(conn)})
+    known = {alert.kind for alert in open_alerts(conn)}
+    wrong = troubles(figures, tools.settings, known)
     for kind, over in _OVER.items():
-        watch(conn, kind, {"": wrong[kind]} if kind in wrong else {}, now, over)
+        text = wrong.get(kind)
+        if text is not None and kind not in known and (names := oldest_late(conn, kind, now)):
+            text = f"{text} Oldest: {', '.join(names)}."
+        watch(conn, kind, {} if text is None else {"": text}, now, over)
 
 
 def _daemons(instance: dg.DagsterInstance) -> dict[str, str]:

@@ -3,7 +3,7 @@
 It is read afresh from the state of things each time; nothing has to be ticked off.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,10 +11,12 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from resources.db import operator_returns
+from resources.db.alerts import AlertKind, open_alerts
 from resources.db.attention_disputes import DisputeFacts, advise_dispute, disputes_that_wait
-from resources.db.attention_units import WaitingOrder, units_of_order, waiting_orders, waiting_units
+from resources.db.attention_orders import WaitingOrder, advise_order, release_command, waiting_orders
+from resources.db.attention_units import waiting_units
 from resources.db.operator_providers import Circuit, provider_reports
-from resources.db.order_advice import Advice, OrderState, UnitFacts, Urgency, advise, command
+from resources.db.order_advice import MINUTES_MORE, Advice, UnitFacts, Urgency, advise, command
 from resources.db.order_money import money_of
 from resources.db.outbox import TELL_AFTER_ATTEMPTS
 from resources.db.stuck import stuck_orders
@@ -59,72 +61,60 @@ _NOTICES = text(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """What waits of orders, and where their money is: with a bank, or all of it with the customer."""
-
-    disputes: Sequence[DisputeFacts]
-    orders: Sequence[WaitingOrder]
-    units: Sequence[tuple[UnitFacts, bool]]
-    with_the_bank: frozenset[UUID]
-    paid_back: frozenset[UUID]
-
-
 def attention(conn: Connection, now: datetime) -> list[Item]:
     """Return what waits for a person, the most urgent and oldest first."""
-    waiting = _waiting(conn, disputes_that_wait(conn), waiting_orders(conn), waiting_units(conn, now))
+    disputed, orders = disputes_that_wait(conn), waiting_orders(conn)
     items = [
-        *_of_orders(waiting, now),
-        *_refunds(conn, waiting),
+        *_of_disputes(conn, disputed, orders, now),
+        *_of_units(waiting_units(conn, now), now, disputed),
+        *_refunds(conn, orders, now, disputed),
         *_notices(conn),
         *_providers(conn, now),
         *_stock(conn),
     ]
-    known = {item.order_id for item in items}
+    # A refund that failed says what to do about the hold, and so does a dispute.
+    told = {item.order_id for item in items if item.kind == "refund_failed"}
+    told |= {facts.order_id for facts in disputed if facts.tells_all or (facts.refund_failed and facts.stops_refunds)}
+    items += _held(orders, now, disputed, told)
+    known = {item.order_id for item in items if item.kind not in {"late_purchase", "mail_refused"}}
     items += [item for item in _stuck(conn, now) if item.order_id not in known]
     return sorted(items, key=lambda item: (item.urgency, item.since))
 
 
 def items_of_order(conn: Connection, order_id: UUID, now: datetime) -> list[Item]:
-    """Return what one order waits for."""
-    disputed = [facts for facts in disputes_that_wait(conn) if facts.order_id == order_id]
-    held = [order for order in waiting_orders(conn) if order.order_id == order_id]
-    return list(_of_orders(_waiting(conn, disputed, held, units_of_order(conn, order_id)), now))
+    """Return what one order waits for: its part of the queue."""
+    return [item for item in attention(conn, now) if item.order_id == order_id]
 
 
-def _waiting(
-    conn: Connection,
-    disputes: Sequence[DisputeFacts],
-    orders: Sequence[WaitingOrder],
-    units: Sequence[tuple[UnitFacts, bool]],
-) -> _Waiting:
-    ids = {facts.order_id for facts in disputes} | {order.order_id for order in orders}
-    ids |= {unit.order_id for unit, _ in units}
-    paid_back = frozenset(money.order_id for money in money_of(conn, ids) if money.is_all_back)
-    with_the_bank = frozenset(facts.order_id for facts in disputes if facts.stops_refunds)
-    return _Waiting(disputes, orders, units, with_the_bank, paid_back)
+def _held(
+    orders: Mapping[UUID, WaitingOrder], now: datetime, disputed: Sequence[DisputeFacts], told: Collection[UUID | None]
+) -> Iterator[Item]:
+    """Yield the orders that wait as a whole, besides those that are told of already."""
+    banks = {facts.order_id: facts.status for facts in disputed if facts.stops_refunds}
+    for order in (order for order in orders.values() if order.order_id not in told):
+        advice = advise_order(order, now, banks.get(order.order_id))
+        yield _item(advice, order.since, f"order {order.display_id}", order.order_id)
 
 
-def _of_orders(waiting: _Waiting, now: datetime) -> Iterator[Item]:
-    """Yield disputes, orders that wait as a whole (not those told of with their dispute), and units."""
-    told = {facts.order_id for facts in waiting.disputes if facts.tells_all}
-    yield from (_of_dispute(facts, waiting) for facts in waiting.disputes)
-    yield from (_of_order(order, waiting) for order in waiting.orders if order.order_id not in told)
-    yield from _of_units(waiting, now)
+def _of_disputes(
+    conn: Connection, disputed: Sequence[DisputeFacts], orders: Mapping[UUID, WaitingOrder], now: datetime
+) -> Iterator[Item]:
+    paid_back = {m.order_id for m in money_of(conn, {facts.order_id for facts in disputed}) if m.is_all_back}
+    with_the_bank = {facts.order_id for facts in disputed if facts.stops_refunds}
+    for facts in disputed:
+        order, of_bank = orders.get(facts.order_id), facts.order_id in with_the_bank
+        release = None if order is None else release_command(order, now)
+        advice = advise_dispute(facts, release, bank_has_it=of_bank, paid_back=facts.order_id in paid_back)
+        yield _item(advice, facts.since, f"order {facts.display_id}", facts.order_id)
 
 
-def _of_dispute(facts: DisputeFacts, waiting: _Waiting) -> Item:
-    of_bank, paid_back = facts.order_id in waiting.with_the_bank, facts.order_id in waiting.paid_back
-    advice = advise_dispute(facts, bank_has_it=of_bank, paid_back=paid_back)
-    return _item(advice, facts.since, f"order {facts.display_id}", facts.order_id)
-
-
-def _of_units(waiting: _Waiting, now: datetime) -> Iterator[Item]:
-    for unit, held in waiting.units:
-        advice = advise(unit, now, OrderState(held, unit.order_id in waiting.paid_back))
+def _of_units(units: list[tuple[UnitFacts, bool]], now: datetime, disputed: Sequence[DisputeFacts]) -> Iterator[Item]:
+    with_the_bank = {facts.order_id for facts in disputed if facts.stops_refunds}
+    for unit, held in units:
+        advice = advise(unit, now, held=held)
         if advice is None or (held and advice.kind == "attention"):  # the order says so already
             continue
-        if advice.kind not in {"refund_failed", "not_refunded"} or unit.order_id not in waiting.with_the_bank:
+        if advice.kind not in {"refund_failed", "not_refunded"} or unit.order_id not in with_the_bank:
             yield _item(advice, unit.since, f"order {unit.display_id}, eSIM {unit.n}", unit.order_id)
 
 
@@ -132,35 +122,18 @@ def _item(advice: Advice, since: datetime, subject: str, order_id: UUID) -> Item
     return Item(advice.kind, advice.urgency, since, subject, advice.reason, advice.commands, order_id)
 
 
-def _of_order(order: WaitingOrder, waiting: _Waiting) -> Item:
-    commands = (f"numnaroad order show {order.display_id}", *_ways_out(order, waiting))
-    kind = "held" if order.is_held else "undecided"
-    return Item(kind, Urgency.NOW, order.since, f"order {order.display_id}", order.reason, commands, order.order_id)
-
-
-def _ways_out(order: WaitingOrder, waiting: _Waiting) -> Iterator[str]:
-    """Yield what may be done about an order that waits; while a bank has its money that is told with the dispute."""
-    retry, refund = f"order retry {order.display_id}", f"order refund {order.display_id} --all"
-    if order.order_id in waiting.with_the_bank:
-        return
-    if order.order_id in waiting.paid_back:
-        yield command(refund, "--paid-elsewhere --release-hold")
-        yield command(retry, "--release-hold --goodwill")
-        return
-    yield command(retry, "--release-hold")
-    yield command(refund, "--release-hold")
-    yield command(refund, "--paid-elsewhere --release-hold")
-
-
-def _refunds(conn: Connection, waiting: _Waiting) -> Iterator[Item]:
+def _refunds(
+    conn: Connection, orders: Mapping[UUID, WaitingOrder], now: datetime, disputed: Sequence[DisputeFacts]
+) -> Iterator[Item]:
+    with_the_bank = {facts.order_id for facts in disputed if facts.stops_refunds}
     for row in conn.execute(_FAILED_REFUNDS, {"often": _TRIED_OFTEN}):
-        if row.state == "failed" and row.order_id in waiting.with_the_bank:
+        if row.state == "failed" and row.order_id in with_the_bank:
             continue
         show, subject = f"numnaroad order show {row.display_id}", f"order {row.display_id}"
         if row.state == "failed":
             reason = f"refund {row.refund_key} failed ({row.last_error}): pay {row.payment_intent} back in Stripe"
-            release = command(f"order retry {row.display_id}", "--release-hold")
-            commands: tuple[str, ...] = (show,) if row.order_id in waiting.paid_back else (show, release)
+            order = orders.get(row.order_id)
+            commands: tuple[str, ...] = (show,) if order is None else (show, release_command(order, now))
             yield Item("refund_failed", Urgency.NOW, row.since, subject, reason, commands, row.order_id)
         else:
             reason = f"refund {row.refund_key} is not paid yet, it is tried on: {row.last_error}"
@@ -179,12 +152,19 @@ def _notices(conn: Connection) -> Iterator[Item]:
 
 
 def _providers(conn: Connection, now: datetime) -> Iterator[Item]:
+    low = {alert.subject: alert for alert in open_alerts(conn) if alert.kind == AlertKind.LOW_BALANCE}
     for each in provider_reports(conn, now):
         subject = f"provider {each.slug}"
+        look = (f"numnaroad provider show {each.slug}", command(f"provider disable {each.slug}"))
+        if each.enabled and each.unfunded_at is not None:
+            reason = f"{each.why}: it is not bought from; top it up in its portal"
+            yield Item("provider_unfunded", Urgency.TODAY, each.unfunded_at, subject, reason, look)
+        elif each.enabled and each.slug in low:
+            yield Item("low_balance", Urgency.TODAY, low[each.slug].since, subject, low[each.slug].text, look[:1])
         if each.held_reason is not None:
             commands = (
                 f"numnaroad sync --provider {each.slug}",
-                f"numnaroad sync --provider {each.slug} --accept {each.slug}",
+                command(f"sync --provider {each.slug} --accept {each.slug}"),
             )
             yield Item("catalogue_held", Urgency.TODAY, each.held_at or now, subject, each.held_reason, commands)
         if each.enabled and each.circuit is not Circuit.CLOSED:
@@ -198,12 +178,16 @@ def _stock(conn: Connection) -> Iterator[Item]:
         commands = (command(f"stock return {each.stock_id}"), command(f"stock write-off {each.stock_id}"))
         subject = f"stock {each.stock_id}, bought for order {each.display_id}"
         reason = f"{each.provider} order {each.provider_order_id}: {each.reason}"
-        yield Item("late_purchase", Urgency.SOMETIME, each.created_at, subject, reason, commands)
+        yield Item("late_purchase", Urgency.SOMETIME, each.created_at, subject, reason, commands, each.order_id)
 
 
 def _stuck(conn: Connection, now: datetime) -> Iterator[Item]:
-    rows = text("select order_id, display_id, paid_at from orders where order_id = any(:ids) order by paid_at")
-    for row in conn.execute(rows, {"ids": stuck_orders(conn, now - STUCK_AFTER, now)}):
-        commands = (f"numnaroad order show {row.display_id}", command(f"order retry {row.display_id}"))
+    rows = text(
+        "select order_id, display_id, paid_at, deadline_at <= :now as late"
+        " from orders where order_id = any(:ids) order by paid_at"
+    )
+    for row in conn.execute(rows, {"ids": stuck_orders(conn, now - STUCK_AFTER, now), "now": now}):
+        deadline = f"--extend-deadline {MINUTES_MORE}" if row.late else ""
+        commands = (f"numnaroad order show {row.display_id}", command(f"order retry {row.display_id}", deadline))
         reason = "paid over an hour ago and not done"
         yield Item("stuck", Urgency.NOW, row.paid_at, f"order {row.display_id}", reason, commands, row.order_id)

@@ -74,8 +74,13 @@ def disputes_that_wait(conn: Connection) -> list[DisputeFacts]:
     ]
 
 
-def advise_dispute(facts: DisputeFacts, *, bank_has_it: bool = False, paid_back: bool = False) -> Advice:
-    """Return what one dispute needs; the bank may have its order's money for another, or the customer all of it."""
+def advise_dispute(
+    facts: DisputeFacts, release: str | None = None, *, bank_has_it: bool = False, paid_back: bool = False
+) -> Advice:
+    """Return what one dispute needs; `release` is the command that lets its order go on, if another than the usual.
+
+    The bank may have its order's money for another dispute, or the customer all of it.
+    """
     name, what = facts.display_id, f"dispute {facts.dispute_id} over {facts.amount}"
     show, hold = f"numnaroad order show {name}", "--release-hold" if facts.held_for else ""
     elsewhere = command(f"order refund {name} --all --paid-elsewhere", hold)
@@ -96,9 +101,8 @@ def advise_dispute(facts: DisputeFacts, *, bank_has_it: bool = False, paid_back:
     reason = f"{what} is {facts.status}: the money is ours"
     if others := hold_reasons.besides(facts.held_for, REASON):
         return Advice("dispute", Urgency.NOW, f"{reason}; the order is held for more: {others}", (show,))
-    release = command(f"order retry {name}", "--release-hold")
-    again = (command(f"order refund {name} --all --again", "--release-hold"),) if facts.refund_failed else ()
-    return Advice("dispute", Urgency.NOW, reason, (show, *again, release))
+    release = release or command(f"order retry {name}", "--release-hold")
+    return Advice("dispute", Urgency.NOW, reason, (show, release))
 
 
 def _while_open(facts: DisputeFacts) -> Iterator[str]:

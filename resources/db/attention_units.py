@@ -1,10 +1,8 @@
-"""The units and orders that wait for a person, read from the store; `order_advice` says what each needs."""
+"""The units that wait for a person, read from the store; `order_advice` says what each needs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
@@ -25,12 +23,13 @@ _WAITING = """
 _FACTS = """
     select e.order_id, o.display_id, e.n, e.status, e.updated_at as since, o.deadline_at, o.hold_reason,
         v.reason, r.state as refund_state, r.last_error as refund_error,
+        coalesce(r.as_it_stands, false) as refund_as_it_stands, o.refunded_minor >= o.amount_minor as is_paid_back,
         a.number, a.provider, a.state as attempt_state, a.reference, a.provider_order_id, a.error_type, a.sent_at
     from esims e
     join orders o using (order_id)
     left join purchase_attempts a on a.esim_id = e.esim_id and a.state in ('intent', 'prepared', 'pending', 'unknown')
     left join lateral (
-        select state, last_error from refunds f where f.order_id = e.order_id and f.esim_n = e.n
+        select state, last_error, as_it_stands from refunds f where f.order_id = e.order_id and f.esim_n = e.n
         order by f.created_at desc, f.refund_key desc limit 1
     ) r on true
     left join lateral (
@@ -41,51 +40,11 @@ _FACTS = """
     order by e.updated_at, e.order_id, e.n
 """
 _OF_SHOP = text(_FACTS.format(condition=f"e.esim_id in ({_WAITING})"))  # constants of this module only
-_OF_ORDER = text(_FACTS.format(condition="e.order_id = :order_id"))
-_ORDERS = text(
-    """
-    select o.order_id, o.display_id, o.hold_reason, o.attention_reason, o.updated_at as since
-    from orders o
-    where o.status = 'attention' and (o.hold_reason is not null or not exists (
-        select 1 from esims e where e.order_id = o.order_id and e.status = 'attention'))
-    order by o.updated_at
-    """
-)
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingOrder:
-    """An order that waits for a person as a whole: held, or paid in a way that does not fit."""
-
-    order_id: UUID
-    display_id: str
-    since: datetime
-    reason: str
-    is_held: bool
 
 
 def waiting_units(conn: Connection, now: datetime) -> list[tuple[UnitFacts, bool]]:
     """Return the units of the shop that may need a person, each with whether its order is held."""
     return _facts(conn.execute(_OF_SHOP, {"now": now}).all())
-
-
-def units_of_order(conn: Connection, order_id: UUID) -> list[tuple[UnitFacts, bool]]:
-    """Return the units of one order, each with whether the order is held."""
-    return sorted(_facts(conn.execute(_OF_ORDER, {"order_id": order_id}).all()), key=lambda pair: pair[0].n)
-
-
-def waiting_orders(conn: Connection) -> list[WaitingOrder]:
-    """Return the orders that wait for a person as a whole, oldest first."""
-    return [
-        WaitingOrder(
-            row.order_id,
-            row.display_id,
-            row.since,
-            row.hold_reason or row.attention_reason or "nobody wrote down why",
-            row.hold_reason is not None,
-        )
-        for row in conn.execute(_ORDERS)
-    ]
 
 
 def _facts(rows: Sequence[Row[Any]]) -> list[tuple[UnitFacts, bool]]:
@@ -101,6 +60,8 @@ def _facts(rows: Sequence[Row[Any]]) -> list[tuple[UnitFacts, bool]]:
                 reason=row.reason,
                 refund_state=row.refund_state,
                 refund_error=row.refund_error,
+                refund_as_it_stands=row.refund_as_it_stands,
+                is_paid_back=row.is_paid_back,
                 purchase=_purchase(row),
             ),
             row.hold_reason is not None,

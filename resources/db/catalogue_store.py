@@ -134,7 +134,11 @@ def hold_provider(conn: Connection, slug: str, reason: str, now: datetime) -> No
 
 
 def release_provider(conn: Connection, slug: str, now: datetime) -> None:
-    """Note that a provider's fresh catalogue was taken."""
+    """Note that a provider's fresh catalogue was taken, and tell operations where it was held."""
+    held = conn.execute(select(providers.c.held_reason).where(providers.c.slug == slug).with_for_update()).scalar()
+    if held is not None:
+        note = f"The catalogue of {slug} is taken again."
+        tell_operations(conn, None, "catalogue_held", f"catalogue_taken:{slug}:{now:%Y%m%dT%H%M%S}", note)
     taken = {"held_reason": None, "held_at": None, "synced_at": now}
     conn.execute(update(providers).where(providers.c.slug == slug).values(**taken))
 

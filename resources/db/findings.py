@@ -17,6 +17,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from esim.errors import NotFound
 from resources.db import notices
+from resources.db.audit import Operator, record_action
+from resources.db.operator_actions import Done
+from resources.db.order_names import display_ids
 from resources.db.tables import balance_readings, orders, reconciliation_findings
 from resources.db.transitions import Event, lock_order, note
 
@@ -91,16 +94,24 @@ def _keep(conn: Connection, side: str, finding: Finding, now: datetime) -> bool:
 def _tell(conn: Connection, side: str, new: Sequence[Finding], now: datetime) -> None:
     singly = [finding for finding in new if finding.kind in LOUD]
     singly += [finding for finding in new if finding.kind not in LOUD][:TOLD_AT_ONCE]
+    names = display_ids(conn, [finding.order_id for finding in singly])
     for finding in singly:
         loud = ":rotating_light: " if finding.kind in LOUD else ""
         key = f"finding:{side}:{finding.kind}:{finding.subject}:{now:%Y%m%dT%H%M%S}"
-        notices.tell_operations(conn, finding.order_id, "finding", key, f"{loud}{finding.text}")
+        notices.tell_operations(conn, finding.order_id, "finding", key, f"{loud}{_named(finding, names)}")
     if len(new) > len(singly):
         text = f"{len(new) - len(singly)} more findings ({side}): `numnaroad reconcile` lists them."
         notices.tell_operations(conn, None, "findings", f"findings:{side}:{now:%Y%m%dT%H%M%S}", text)
 
 
-def accept_finding(conn: Connection, finding_id: int, operator: str, reason: str, now: datetime) -> None:
+def _named(finding: Finding, names: Mapping[UUID, str]) -> str:
+    name = names.get(finding.order_id) if finding.order_id is not None else None
+    if name is None or name in finding.text:
+        return finding.text
+    return f"{finding.text} Order {name}." if finding.kind in LOUD else f"Order {name}: {finding.text}"
+
+
+def accept_finding(conn: Connection, finding_id: int, who: Operator) -> Done:
     """Note that a person knows of an open finding and why it is right as it is; its order's history says so too.
 
     Raises:
@@ -108,7 +119,7 @@ def accept_finding(conn: Connection, finding_id: int, operator: str, reason: str
     """
     f = reconciliation_findings.c
     accepted = update(reconciliation_findings).where(f.finding_id == finding_id, f.resolved_at.is_(None))
-    accepted = accepted.values(accepted_by=operator, accepted_reason=reason)
+    accepted = accepted.values(accepted_by=who.name, accepted_reason=who.reason)
     found = conn.execute(accepted.returning(f.kind, f.subject, f.order_id)).one_or_none()
     if found is None:
         raise NotFound(f"no finding {finding_id} is open; `numnaroad reconcile` lists them with their numbers")
@@ -116,9 +127,13 @@ def accept_finding(conn: Connection, finding_id: int, operator: str, reason: str
         conn.execute(delete(balance_readings).where(balance_readings.c.provider == found.subject))
     if found.order_id is not None:
         order = lock_order(conn, found.order_id)
-        told = f"finding {found.kind} accepted: {reason}"
+        told = f"finding {found.kind} accepted: {who.reason}"
         details = {"finding_id": finding_id, "subject": found.subject}
-        note(conn, [Event(order.order_id, order.status, order.status, told, operator, now, details=details)])
+        event = Event(order.order_id, order.status, order.status, told, who.actor, who.now, None, who.run_id, details)
+        note(conn, [event])
+    subject, changes = f"finding {finding_id}", (f"{found.kind} of {found.subject} is accepted",)
+    record_action(conn, who, "finding accept", subject, order_id=found.order_id, details={"changes": list(changes)})
+    return Done(subject, changes, order_id=found.order_id)
 
 
 @dataclass(frozen=True, slots=True)

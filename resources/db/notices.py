@@ -72,7 +72,7 @@ def tell_operations(conn: Connection, order_id: UUID | None, kind: str, key: str
 
 def tell_unit_failed(conn: Connection, order: OrderRow, unit: UnitRow, reason: str) -> None:
     """Tell operations that a unit was given up."""
-    text = f"Order {order.display_id}, eSIM {unit.n}: given up. {reason}"
+    text = f"Order {order.display_id}, eSIM {unit.n}: given up: {reason.removeprefix('given up: ')}"
     tell_operations(conn, order.order_id, "order_failed", f"failed:{order.order_id}:{unit.n}:{unit.fence}", text)
 
 

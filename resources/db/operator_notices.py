@@ -34,9 +34,9 @@ def resend_notices(conn: Connection, who: Operator, order_id: UUID | None) -> Do
     free = select(o.outbox_id).where(*stuck).with_for_update(skip_locked=True).cte("free")
     again = update(outbox).where(o.outbox_id == free.c.outbox_id).values(attempts=0, next_attempt_at=func.now())
     keys = sorted(conn.scalars(again.returning(o.key)))
-    if keys:
-        details = {"notices": keys[:_LISTED], "count": len(keys)}
-        record_action(conn, who, "notices resend", subject, order_id=order_id, details=details)
-    changes = tuple(f"notice {key} is handed over again" for key in keys[:_LISTED])
     more = (f"and {len(keys) - _LISTED} more",) if len(keys) > _LISTED else ()
-    return Done(subject, changes + more, order_id=order_id)
+    changes = (*(f"notice {key} is handed over again" for key in keys[:_LISTED]), *more)
+    if keys:
+        details = {"notices": keys[:_LISTED], "count": len(keys), "changes": list(changes)}
+        record_action(conn, who, "notices resend", subject, order_id=order_id, details=details)
+    return Done(subject, changes, order_id=order_id)

@@ -1,5 +1,6 @@
 """Providers as operations see and change them: switched on or off, circuit, errors, balance, stock, open purchases."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -9,8 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, text, update
 
 from esim.errors import NotFound
+from esim.health import Standing
 from resources.db.audit import Operator, record_action
 from resources.db.operator_actions import Done
+from resources.db.provider_health import read_health
 from resources.db.provider_state import follow_switch, reset_circuit
 from resources.db.tables import providers
 
@@ -29,6 +32,8 @@ class ProviderReport:
 
     slug: str
     enabled: bool
+    standing: Standing
+    why: str  # it stands so
     priority: int
     circuit: Circuit
     open_until: datetime | None
@@ -38,6 +43,7 @@ class ProviderReport:
     last_success_at: datetime | None
     balance: str | None
     balance_at: datetime | None
+    unfunded_at: datetime | None
     synced_at: datetime | None
     held_reason: str | None
     held_at: datetime | None
@@ -71,10 +77,13 @@ def provider_reports(conn: Connection, now: datetime, slug: str | None = None) -
     rows = conn.execute(_REPORT, {"slug": slug}).all()
     if slug is not None and not rows:
         raise _unknown(conn, slug)
+    health = {each.slug: each for each in read_health(conn, now)}
     return [
         ProviderReport(
             slug=row.slug,
             enabled=row.enabled,
+            standing=health[row.slug].standing,
+            why=health[row.slug].reason,
             priority=row.priority,
             circuit=circuit(row.open_until, now),
             open_until=row.open_until,
@@ -84,6 +93,7 @@ def provider_reports(conn: Connection, now: datetime, slug: str | None = None) -
             last_success_at=row.last_success_at,
             balance=_balance(row.balance_amount, row.balance_currency),
             balance_at=row.balance_at,
+            unfunded_at=row.unfunded_at,
             synced_at=row.synced_at,
             held_reason=row.held_reason,
             held_at=row.held_at,
@@ -115,9 +125,10 @@ def set_enabled(conn: Connection, slug: str, who: Operator, *, enabled: bool) ->
     conn.execute(update(providers).where(providers.c.slug == slug).values(enabled=enabled))
     follow_switch(conn, slug, enabled=enabled, now=who.now)
     word = "enable" if enabled else "disable"
-    record_action(conn, who, f"provider {word}", f"provider {slug}")
     follows = "is bought from again" if enabled else "is not bought from"
-    return Done(f"provider {slug}", (f"{slug} is {word}d: it {follows}; prices follow within a minute",))
+    changes = (f"{slug} is {word}d: it {follows}; prices follow within a minute",)
+    record_action(conn, who, f"provider {word}", f"provider {slug}", details={"changes": list(changes)})
+    return Done(f"provider {slug}", changes)
 
 
 def reset_provider(conn: Connection, slug: str, who: Operator) -> Done:
@@ -131,8 +142,24 @@ def reset_provider(conn: Connection, slug: str, who: Operator) -> Done:
         return Done(f"provider {slug}")
     reset_circuit(conn, slug, who.actor, who.now)
     was = circuit(row.open_until, who.now)
-    record_action(conn, who, "provider reset", f"provider {slug}", details={"circuit": was, "failures": row.failures})
-    return Done(f"provider {slug}", (f"the circuit of {slug} is closed (it was {was} after {row.failures} failures)",))
+    changes = (f"the circuit of {slug} is closed (it was {was} after {row.failures} failures)",)
+    details = {"circuit": was, "failures": row.failures, "changes": list(changes)}
+    record_action(conn, who, "provider reset", f"provider {slug}", details=details)
+    return Done(f"provider {slug}", changes)
+
+
+def accept_catalogues(conn: Connection, slugs: Sequence[str], who: Operator) -> Done:
+    """Write down that a person has checked the moves of providers' catalogues, which are read and taken after this.
+
+    Raises:
+        NotFound: there is no such provider.
+    """
+    changes = []
+    for slug in slugs:
+        held = _locked(conn, slug).held_reason
+        changes.append(f"the catalogue of {slug} is read and taken as it is" + (f" (held: {held})" if held else ""))
+        record_action(conn, who, "catalogue accept", f"provider {slug}", details={"changes": changes[-1:]})
+    return Done(f"catalogue of {', '.join(slugs)}", tuple(changes))
 
 
 def _locked(conn: Connection, slug: str) -> Row[Any]:

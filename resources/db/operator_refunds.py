@@ -104,7 +104,7 @@ def paid_minor(case: OrderCase) -> int:
     ):
         raise Refused(
             f"what was paid for order {order.display_id} is not its price: pay the payment back in Stripe's dashboard, "
-            f"then write it down: numnaroad order refund {order.display_id} --all --paid-elsewhere"
+            f"then write it down: numnaroad order refund {order.display_id} --all --paid-elsewhere --release-hold"
         )
     return order.amount_minor
 
@@ -131,16 +131,24 @@ def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | No
     if busy := in_work(case, unit):
         return busy
     if not options.even_if_open and (open_one := purchase_in_the_way(case, unit)):
-        return f"{open_one}; or pay it back with --even-if-open: what turns up later goes to stock"
-    row = case.refunds.get(unit.n)
+        return (
+            f"{open_one}; or pay it back, and what turns up later goes to stock: {_command(case, unit)} --even-if-open"
+        )
+    row, elsewhere = case.refunds.get(unit.n), f"{_command(case, unit)} --paid-elsewhere"
     if row is not None and row.state in {"sent", "succeeded"}:
-        return f"the money for {case.named(unit)} went back already; write that down with --paid-elsewhere"
+        return f"the money for {case.named(unit)} went back already; write that down: {elsewhere}"
     if row is not None and row.state == "failed" and not options.again:
         return (
             f"the refund of {case.named(unit)} failed ({row.last_error}): look at {row.payment_intent} in Stripe, then "
-            "ask again with --again, or pay it another way and write that down with --paid-elsewhere"
+            f"ask again: {_command(case, unit)} --again, or pay it another way and write that down: {elsewhere}"
         )
     return None
+
+
+def _command(case: OrderCase, unit: UnitRow) -> str:
+    """Return the whole command that pays a unit back: who reads it may have typed another one."""
+    hold = " --release-hold" if case.order.hold_reason is not None else ""
+    return f"numnaroad order refund {case.order.display_id} --unit {unit.n}{hold}"
 
 
 def _check_undisputed(case: OrderCase) -> None:

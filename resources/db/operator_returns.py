@@ -165,9 +165,10 @@ def end_stock(conn: Connection, stock_id: int, who: Operator, answer: CancelOutc
     conn.execute(update(stock_esims).where(stock_esims.c.stock_id == stock_id).values(state=target))
     worth = "its cost is in our balance again" if refunded else "its cost is a loss"
     text = f"{row.provider} took it back; {worth}" if answer is not None else f"written off; {worth}"
-    details = {"provider": row.provider, "attempt_id": row.attempt_id, "refunded": refunded}
+    changes = (f"eSIM {stock_id} in stock: {text}",)
+    details = {"provider": row.provider, "attempt_id": row.attempt_id, "refunded": refunded, "changes": list(changes)}
     record_action(conn, who, f"stock {target}", subject, order_id=row.order_id, details=details)
-    return Done(subject, (f"eSIM {stock_id} in stock: {text}",), order_id=row.order_id)
+    return Done(subject, changes, order_id=row.order_id)
 
 
 def cannot_return(provider: str) -> CancelRefused:

@@ -20,7 +20,7 @@ _ORDER_TIMES = ("created_at", "paid_at", "deadline_at", "completed_at", "attenti
 _UNIT = ("n", "status", "provider", "offer_id", "provider_order_id", "cost_amount", "cost_currency", "failures")
 _UNIT_MORE = ("fence", "next_attempt_at", "delivered_at", "last_error_type", "last_error")
 _ATTEMPT = ("number", "provider", "provider_package_id", "state", "error_type", "error", "latency_ms", "reference")
-_ATTEMPT_MORE = ("esim_id", "cost", "currency", "started_at", "finished_at", "run_id", "failover_step")
+_ATTEMPT_MORE = ("cost", "currency", "started_at", "finished_at", "run_id", "failover_step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,21 @@ def order_report(connection: Connection, order_id: UUID) -> OrderReport:
         order=order[0],
         items=_rows(connection, tables.order_items, items, order_id, "line"),
         units=_rows(connection, tables.esims, (*_UNIT, *_UNIT_MORE), order_id, "n"),
-        attempts=_rows(connection, tables.purchase_attempts, (*_ATTEMPT, *_ATTEMPT_MORE), order_id, "attempt_id"),
+        attempts=_attempts(connection, order_id),
         events=_rows(connection, tables.order_events, events, order_id, "event_id"),
         ledger=_rows(connection, tables.ledger_entries, entries, order_id, "entry_id"),
         notices=_rows(connection, tables.outbox, notices, order_id, "outbox_id"),
         refunds=_rows(connection, tables.refunds, (*refunds, *more), order_id, "created_at"),
         balance=ledger.balance(connection, order_id),
     )
+
+
+def _attempts(connection: Connection, order_id: UUID) -> list[Row]:
+    """Return an order's purchases, each with the number of its eSIM: attempts are counted for every eSIM anew."""
+    a, e = tables.purchase_attempts, tables.esims
+    columns = (e.c.n, *(a.c[name] for name in (*_ATTEMPT, *_ATTEMPT_MORE)))
+    query = select(*columns).join_from(a, e, a.c.esim_id == e.c.esim_id).where(a.c.order_id == order_id)
+    return [dict(row) for row in connection.execute(query.order_by(a.c.attempt_id)).mappings()]
 
 
 def _rows(

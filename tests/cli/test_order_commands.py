@@ -25,22 +25,13 @@ from resources.db.order_store import claim_units
 from resources.db.payments import Booking, Payment, record_payment
 from resources.order_operations import utc_now
 from resources.payments.stripe import stripe_gateway
-from resources.settings import Settings, load_settings
+from resources.settings import load_settings
 from sandbox.config import SandboxConfig
 from sandbox.serve import served
-from tests.resources.db.shop import OfferSpec, open_shop, order_state, paid_order, place_order, unit_states
+from tests.cli.typed import parse
+from tests.resources.db.shop import order_state, paid_order, place_order, unit_states
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def shop(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """A shop found by the commands through their settings; Mia types them."""
-    open_shop(engine, [OfferSpec("airalo", "2.00")])
-    assert settings.database_url
-    monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
-    monkeypatch.setenv("NUMNAROAD_OPERATOR", "mia")
-    return engine
 
 
 def ask(*words: object) -> str:
@@ -290,3 +281,45 @@ def test_help_imports_nothing_heavy() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-1000:]
+
+
+def test_purchases_are_shown_with_their_esim_and_the_whole_reference(shop: Engine) -> None:
+    order_id = paid_order(shop, now=utc_now(), units=2)
+    reference = "nr-7d3f0c7a-2b64-4a63-9a3e-7f8f0e1c2d3b-2-1"
+    with shop.begin() as conn:
+        conn.execute(
+            text(
+                "insert into purchase_attempts (attempt_id, order_id, esim_id, number, provider, offer_id,"
+                " provider_package_id, state, reference, run_id, error_type, error, failover_step, fence,"
+                " expected_cost, ceiling_cost, currency, started_at)"
+                " select 7, order_id, esim_id, 1, 'airalo', 'airalo:plan-1', 'plan-1', 'rejected', :reference,"
+                " '0c7b8a52-6f8e-4d8e-9a51-1d1f3a4b5c6d', 'out_of_stock', 'sold out', 1, 1, 2, 3, 'USD', now()"
+                " from esims where order_id = :id and n = 2"
+            ),
+            {"id": order_id, "reference": reference},
+        )
+    shown = ask("order", "show", order_id)
+    assert reference in shown
+    table = shown[shown.index("Purchase attempts") :]
+    [heads] = [line for line in table.splitlines() if "reference" in line]
+    assert [word for word in re.split(r"\W+", heads) if word][:2] == ["n", "number"]
+
+
+def test_cancel_names_commands_that_exist_where_it_may_not_go_on(shop: Engine) -> None:
+    order_id = paid_order(shop, now=utc_now())
+    with shop.begin() as conn:
+        conn.execute(
+            text(
+                "insert into purchase_attempts (attempt_id, order_id, esim_id, number, provider, offer_id,"
+                " provider_package_id, state, reference, failover_step, fence, expected_cost, ceiling_cost, currency,"
+                " started_at) select 7, order_id, esim_id, 1, 'airalo', 'airalo:plan-1', 'plan-1', 'unknown', 'nr-1',"
+                " 1, 1, 2, 3, 'USD', now() from esims where order_id = :id"
+            ),
+            {"id": order_id},
+        )
+    with pytest.raises(Refused) as refusal:
+        ask("order", "cancel", order_id, "--reason", "why", "--yes")
+    said = str(refusal.value)
+    named = re.findall(r"numnaroad order refund .*--even-if-open", said)
+    assert named, said
+    assert parse(f'{named[0]} --reason "why"') == "order refund"

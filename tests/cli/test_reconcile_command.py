@@ -86,13 +86,13 @@ def test_a_finding_can_be_accepted_by_name_and_comes_back_only_after_it_was_gone
     assert run("reconcile", "--books").exit_code == 1
     with shop.connect() as conn:
         number = str(conn.scalar(text("select finding_id from reconciliation_findings")))
-    assert run("reconcile", "--accept", number).exit_code == 2
-    assert run("reconcile", "--accept", number, "--by", "anna", "--reason", "paid by transfer").exit_code == 0
+    assert run("reconcile", "--accept", number, "--yes").exit_code == 1
+    assert run("reconcile", "--accept", number, "--as", "anna", "--reason", "paid by transfer", "--yes").exit_code == 0
     assert run("reconcile", "--books").exit_code == 0
     with shop.connect() as conn:
         events = text("select actor, reason from order_events where order_id = :id order by event_id desc limit 1")
         assert tuple(conn.execute(events, {"id": order_id}).one()) == (
-            "anna",
+            "operator:anna",
             "finding payment_not_at_stripe accepted: paid by transfer",
         )
-    assert run("reconcile", "--accept", "999", "--by", "anna", "--reason", "x").exit_code == 1
+    assert run("reconcile", "--accept", "999", "--as", "anna", "--reason", "x", "--yes").exit_code == 1

@@ -1,6 +1,7 @@
 """Commands as documents and suggestions quote them: parsed to the last option, never run."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -15,6 +16,11 @@ def parse(line: str) -> str:
         LookupError: there is no such command.
         ValueError: it does not take these options, or wants more of them.
     """
+    return parsed(line)[0]
+
+
+def parsed(line: str) -> tuple[str, Mapping[str, Any]]:
+    """Parse a line as `parse` does; return its command's name and what its options and arguments are then."""
     words = shlex.split(line)[1:]
     node: Any = typer.main.get_command(app)
     names = []
@@ -24,9 +30,10 @@ def parse(line: str) -> str:
             raise LookupError(f"{line!r}: there is no command {name!r}; there are {', '.join(sorted(commands))}")
         node = commands[name]
         names.append(name)
+    values: Mapping[str, Any] = {}
     if words != ["--help"]:
         try:
-            node.make_context(line, words)
+            values = node.make_context(line, words).params
         except Exception as error:
             raise ValueError(f"{line!r}: {error}") from error
-    return " ".join(names)
+    return " ".join(names), values

@@ -247,7 +247,7 @@ def test_a_refund_refused_for_a_dispute_is_told_of_with_the_dispute(shop: Shop, 
     shop.gateway.failures.append(PaymentRejected("charge_disputed"))
     shop.drain()
     told(shop.engine, opened())
-    [item] = [one for one in queue(engine) if one.kind != "held"]
+    [item] = queue(engine)
     assert (item.kind, "the end of the dispute decides" in item.reason) == ("dispute", True)
     assert not any("--again" in line for line in item.commands)
 
@@ -297,3 +297,14 @@ def test_a_dispute_settled_in_another_currency_is_booked_as_it_was_paid(shop: Sh
     taken = transaction("txn_out", -450, 0, "eur")
     told(shop.engine, event("created", dispute("needs_response", taken)))
     assert accounts(shop.engine, order_id)["disputes"] == 499
+
+
+def test_of_a_dispute_that_was_won_only_the_refund_that_was_refused_is_asked_for_again(shop: Shop) -> None:
+    order_id = bought(shop.engine, units=2)
+    with shop.engine.begin() as conn:
+        refund_units(conn, order_id, MIA, RefundOptions((1,)))
+    shop.gateway.failures.append(PaymentRejected("charge_disputed"))
+    shop.drain()
+    told(shop.engine, opened(), won())
+    again = [line for item in queue(shop.engine) for line in item.commands if "--again" in line]
+    assert [("--unit 1" in line, "--all" in line) for line in again] == [(True, False)]

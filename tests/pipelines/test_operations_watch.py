@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import dagster as dg
 import pytest
@@ -85,8 +86,12 @@ def change(shop: Shop, statement: str, **values: object) -> None:
         conn.execute(text(statement), values)
 
 
+def name(order_id: UUID) -> str:
+    return f"OID{order_id.hex[:8].upper()}"
+
+
 def test_a_paid_unit_nobody_works_on_is_told_once_after_a_minute_and_its_end_too(shop: Shop, watch: Watch) -> None:
-    paid_order(shop.engine, now=shop.clock())
+    order_id = paid_order(shop.engine, now=shop.clock())
     change(shop, "update outbox set sent_at = now()")
     looks = [watch.look(seconds=20) for _ in range(6)]
     assert [bool(look) for look in looks] == [False] * 3 + [True] * 3
@@ -95,7 +100,7 @@ def test_a_paid_unit_nobody_works_on_is_told_once_after_a_minute_and_its_end_too
     assert watch.look(seconds=10) == []
     notes = [note for note in told(shop.engine) if "paid unit" in note]
     assert notes == [
-        "1 paid units wait, the oldest for 80 s, and nobody works on them.",
+        f"1 paid units wait, the oldest for 80 s, and nobody works on them. Oldest: {name(order_id)}.",
         "No paid unit waits for long any more.",
     ]
     assert watch.reports == 3  # the first look, the beginning and the end
@@ -110,7 +115,7 @@ def test_a_unit_whose_worker_is_gone_counts_as_waiting(shop: Shop, watch: Watch)
 def test_a_purchase_without_an_end_is_told_when_it_is_old(shop: Shop, watch: Watch) -> None:
     shop.cheap.script.append(never_hears)
     shop.cheap.on_resolve = never_hears
-    paid_order(shop.engine, now=shop.clock())
+    order_id = paid_order(shop.engine, now=shop.clock())
     shop.drain(max_seconds=1.0)
     change(shop, "update outbox set sent_at = now()")
     with shop.engine.connect() as conn:
@@ -118,6 +123,7 @@ def test_a_purchase_without_an_end_is_told_when_it_is_old(shop: Shop, watch: Wat
     for _ in range(31):
         kinds = watch.look(seconds=30)
     assert "open_purchases" in kinds
+    assert any(f"Oldest: {name(order_id)}." in note for note in told(shop.engine))
     shop.cheap.on_resolve = None
     change(shop, "update esims set next_attempt_at = :at", at=shop.clock())
     shop.drain()
@@ -138,6 +144,8 @@ def test_refunds_and_notices_that_wait_are_told(shop: Shop, watch: Watch) -> Non
     for _ in range(21):
         kinds = watch.look(seconds=30)
     assert set(kinds) == {"refunds_late", "notices_late"}
+    [refunds] = [note for note in told(shop.engine) if "refunds are due" in note]
+    assert refunds.endswith(f" Oldest: {name(order_id)}.")
     change(shop, "update refunds set state = 'succeeded'")
     change(shop, "update outbox set sent_at = now()")
     assert watch.look(seconds=10) == []

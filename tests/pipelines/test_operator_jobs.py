@@ -106,6 +106,14 @@ def test_order_that_was_paid_back_is_delivered_from_the_launchpad_only_as_a_gift
     assert unit_states(shop.engine, order_id) == ["queued"]
 
 
+@pytest.mark.parametrize("field", ["operator", "reason"])
+def test_an_empty_field_is_named_as_the_form_names_it(shop: Shop, launch: Launch, field: str) -> None:
+    order_id = paid_order(shop.engine, now=utc_now())
+    said = sentence_of(launch(operate_order, action="CANCEL", order=str(order_id), **{field: " "}))
+    assert f"fill in `{field}`" in said
+    assert "--" not in said
+
+
 @pytest.mark.parametrize("action", list(OrderAction))
 def test_every_action_on_an_order_is_reached(shop: Shop, launch: Launch, action: OrderAction) -> None:
     order_id = paid_order(shop.engine, now=utc_now())

@@ -14,6 +14,7 @@ from esim.errors import PaymentError
 from esim.money import Money
 from esim.ports import CheckoutSession, Refund
 from pipelines.reconcile_payments import reconcile_payments
+from resources.db.audit import Operator
 from resources.db.findings import accept_finding, open_findings
 from resources.db.payments import Booking
 from resources.order_operations import OrderTools
@@ -314,7 +315,7 @@ def test_accepted_money_for_nobody_is_not_told_again(
     reconcile_payments(tools)
     with engine.begin() as conn:
         (found,) = open_findings(conn)
-        accept_finding(conn, found.finding_id, "anna", "the old shop's customer", NOW)
+        accept_finding(conn, found.finding_id, Operator("anna", "the old shop's customer", NOW))
     for _ in range(2):
         tools.clock.advance(days=2)  # type: ignore[attr-defined]
         reconcile_payments(tools)

@@ -13,6 +13,7 @@ from esim.money import Cost
 from esim.ports import Capabilities
 from esim.purchase import ErrorType, Outcome, ProviderPurchase, PurchaseRequest, Rejected, SaleState
 from pipelines.reconcile_providers import ProviderReport, reconcile_providers
+from resources.db.audit import Operator
 from resources.db.findings import accept_finding, open_findings
 from tests.pipelines.actors import ScriptedProvider, sells_without_answer
 from tests.pipelines.conftest import Shop
@@ -278,7 +279,7 @@ def test_an_accepted_finding_is_quiet_and_hides_nothing_that_comes_after_it(shop
     balance(shop, "90")
     with engine.begin() as conn:
         (found,) = open_findings(conn)
-        accept_finding(conn, found.finding_id, "anna", "bought in the portal", shop.clock())
+        accept_finding(conn, found.finding_id, Operator("anna", "bought in the portal", shop.clock()))
     assert kinds(engine) == []
     assert balance(shop, "90").balance.startswith("first reading")
     assert balance(shop, "80").balance.startswith("10 USD more spent")

@@ -96,7 +96,7 @@ def place_order(conn: Connection, *, units: int = 1, price_minor: int = 499, now
     conn.execute(
         insert(orders).values(
             order_id=order_id,
-            display_id=f"OID{order_id.hex[:8]}",
+            display_id=f"OID{order_id.hex[:8].upper()}",
             status=OrderStatus.PENDING,
             email="customer@numnaroad.test",
             amount_minor=price_minor * units,

@@ -86,7 +86,10 @@ def test_a_hold_keeps_its_beginning_and_ends_with_a_good_catalogue(engine: Engin
         assert tuple(conn.execute(query).one()) == ("it shrank more", NOW, None)
         store.release_provider(conn, "airalo", NOW + timedelta(hours=12))
         assert tuple(conn.execute(query).one()) == (None, None, NOW + timedelta(hours=12))
-        assert conn.scalar(text("select count(*) from outbox")) == 2
+        told = list(conn.scalars(text("select payload ->> 'text' from outbox order by outbox_id")))
+        assert (len(told), told[2]) == (3, "The catalogue of airalo is taken again.")
+        store.release_provider(conn, "airalo", NOW + timedelta(hours=13))
+        assert conn.scalar(text("select count(*) from outbox")) == 3, "nothing was held"
 
 
 def test_the_migration_ships_sensible_rules(engine: Engine) -> None:
