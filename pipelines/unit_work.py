@@ -1,16 +1,13 @@
 """Work on one unit: buy it, or look up what became of its purchase. Plain functions; drains and jobs call them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from esim.errors import LeaseLost
 from esim.orders import UnitStatus
-from esim.ports import Provider
 from esim.provisioning import (
     SLOT_PATIENCE_SECONDS,
     Exhausted,
@@ -23,9 +20,7 @@ from esim.provisioning import (
     provision,
 )
 from esim.purchase import (
-    OTHER_ORDERS,
     ErrorType,
-    Evidence,
     Outcome,
     Provisioned,
     PurchaseRequest,
@@ -34,7 +29,6 @@ from esim.purchase import (
 )
 from resources.db.attempts import Lease, UnitJournal, stored_request
 from resources.db.candidates import Candidates
-from resources.db.esim_owners import other_orders, slot_is_taken
 from resources.db.inbox import LateArrival, event_worked
 from resources.db.order_store import Claim
 from resources.db.outages import note_late_refusal, note_refusal
@@ -43,6 +37,7 @@ from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import Scribe, keep_outcome
 from resources.db.stock import is_kept
 from resources.db.tables import OPEN_STATES, purchase_attempts
+from resources.look_ups import look_up
 from resources.order_operations import OrderTools
 
 
@@ -141,7 +136,7 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
     provider = tools.providers[attempt.provider]
     started = tools.clock()
     request = stored_request(attempt)
-    outcome = _ask(tools, provider, attempt, request, started)
+    outcome = look_up(tools.engine, provider, attempt, started)
     outcome = proven(outcome, request, provider.capabilities.settle_seconds, started)
     now = tools.clock()
     if attempt.state in OPEN_STATES or not isinstance(outcome, Rejected | Unknown):
@@ -152,31 +147,6 @@ def _look_up(tools: OrderTools, attempt_id: int, n: int, actor: str, run_id: str
             give_up_overdue(tools.engine, attempt.esim_id, attempt.order_id, retry_policy(tools), scribe)
     latency_ms = int((now - started).total_seconds() * 1000)
     return outcome, UnitReport(attempt.order_id, n, attempt.provider, f"looked up: {outcome_word(outcome)}", latency_ms)
-
-
-def _ask(tools: OrderTools, provider: Provider, attempt: Row[Any], request: PurchaseRequest, now: datetime) -> Outcome:
-    evidence = _evidence(tools, attempt)
-    try:
-        if attempt.state == "pending" and attempt.provider_order_id:
-            return provider.order_status(attempt.provider_order_id, request)
-        outcome = provider.resolve(request, evidence, now)
-    except Exception as error:  # noqa: BLE001 - whatever an adapter raises, the purchase stays open
-        return Unknown(ErrorType.UNKNOWN, f"{provider.slug}: {type(error).__name__} while looking it up")
-    if attempt.state in OPEN_STATES or attempt.slot is None:
-        return outcome
-    with tools.engine.connect() as conn:  # asked last: who begins after this was not in the answer
-        taken = slot_is_taken(conn, attempt)
-    words = f"{provider.slug}: another purchase is open that cannot be told from this one; looked up after it"
-    return Unknown(ErrorType.UNKNOWN, words) if taken else outcome
-
-
-def _evidence(tools: OrderTools, attempt: Row[Any]) -> Evidence:
-    """Return what an attempt noted before it bought, with the orders known to be others' where only that tells them."""
-    evidence: Mapping[str, Any] = attempt.evidence or {}
-    if attempt.slot is None:
-        return evidence
-    with tools.engine.connect() as conn:
-        return {**evidence, OTHER_ORDERS: other_orders(conn, attempt)}
 
 
 def _note_health(tools: OrderTools, trial: Trial) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from esim.errors import PaymentError, PaymentRejected, Refused
 from esim.ports import Clock, PaymentGateway, Provider, Refund
-from esim.purchase import CancelOutcome, CancelUnknown, ErrorType, Outcome, Provisioned, Rejected, Unknown
+from esim.purchase import CancelOutcome, CancelUnknown, ErrorType, Outcome, Pending, Provisioned, Rejected, Unknown
 from resources.db import operator_cancel, operator_providers, operator_refunds, operator_resolve, operator_returns
 from resources.db.attempts import stored_request
 from resources.db.audit import Operator
@@ -29,6 +29,7 @@ from resources.db.payments import Booking, Payment, record_payment
 from resources.db.refunds import paid_back
 from resources.db.transitions import OrderRow
 from resources.db.vault import Vault
+from resources.look_ups import look_up
 from resources.settings import Settings
 
 
@@ -115,17 +116,20 @@ class OperatorDesk:
         return self._do(lambda conn: note_paid_elsewhere(conn, order_id, who, options, listed))
 
     def not_bought(self, order_id: UUID, who: Operator, doubt: Doubt) -> Done:
-        """Close an open purchase that was not made, once its provider's settle time is over.
+        """Close an open purchase that was not made, once its provider's settle time is over and it does not show it.
+
+        Where the provider cannot tell, the operator's word decides, and the change says so.
 
         Raises:
-            Refused: too early, or no purchase is open; nothing was changed.
+            Refused: too early, the provider has it, or no purchase is open; nothing was changed.
         """
+        unsure = self._deny_what_was_bought(order_id, who, doubt)
 
         def close(conn: Connection) -> Done:
             provider = self._provider_of_doubt(conn, order_id, who, doubt)
             settle_seconds = 0.0 if provider is None else provider.capabilities.settle_seconds
             return operator_resolve.resolve_not_bought(
-                conn, order_id, who, doubt, settle_seconds=settle_seconds, vault=self._tools.vault
+                conn, order_id, who, doubt, settle_seconds=settle_seconds, vault=self._tools.vault, unsure=unsure
             )
 
         return self._do(close)
@@ -243,6 +247,22 @@ class OperatorDesk:
         if provider is None:
             raise Refused(f"{slug} is not connected here; nobody can ask it")
         return provider
+
+    def _deny_what_was_bought(self, order_id: UUID, who: Operator, doubt: Doubt) -> str:
+        """Refuse where the provider has an order of the open purchase that is meant; return why it cannot tell."""
+        with self._tools.engine.begin() as conn:
+            case = open_case(conn, order_id, who)
+            [unit] = chosen(case, (doubt.n,))
+            attempt = case.open_purchase(unit)
+        if attempt is None or doubt.attempt not in {None, attempt.number}:
+            return ""
+        told = look_up(self._tools.engine, self._provider(attempt.provider), attempt, self._tools.clock())
+        if isinstance(told, Provisioned | Pending):
+            number = told.provider_order_id
+            raise Refused(
+                f"{attempt.provider} has it, as order {number}: wait for the next look-up, or say --bought {number}"
+            )
+        return told.message if isinstance(told, Unknown) else ""
 
     def _provider_of_doubt(self, conn: Connection, order_id: UUID, who: Operator, doubt: Doubt) -> Provider | None:
         case = open_case(conn, order_id, who)

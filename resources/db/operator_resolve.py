@@ -36,9 +36,18 @@ class Doubt:
 
 
 def resolve_not_bought(
-    conn: Connection, order_id: UUID, who: Operator, doubt: Doubt, *, settle_seconds: float, vault: Vault
+    conn: Connection,
+    order_id: UUID,
+    who: Operator,
+    doubt: Doubt,
+    *,
+    settle_seconds: float,
+    vault: Vault,
+    unsure: str = "",
 ) -> Done:
-    """Close a purchase that is proven not made; its unit, if it still waits, is bought elsewhere at once.
+    """Close a purchase that was not made; its unit, if it still waits, is bought elsewhere at once.
+
+    `unsure` is why the provider could not tell.
 
     Raises:
         NotFound: there is no such order.
@@ -63,6 +72,8 @@ def resolve_not_bought(
     status = record_outcome(conn, attempt.attempt_id, outcome, Scribe(vault, who.actor, who.now, who.run_id))
     goes_on = f"; {case.named(unit)} is {status}"
     case.changes.append(f"attempt {attempt.number} at {attempt.provider} is closed as not bought{goes_on}")
+    if unsure:
+        case.changes.append(f"{attempt.provider} could not tell, so this is your word alone: {unsure}")
     return _close(conn, case, attempt)
 
 

@@ -14,12 +14,13 @@ from esim.purchase import ErrorType, Outcome, Pending, Provisioned, PurchaseRequ
 from pipelines.aftermath import pay_refunds
 from resources.db.operator_resolve import Doubt
 from resources.db.settlement import Scribe, record_outcome
-from tests.pipelines.actors import ScriptedProvider, never_hears, sells_without_answer
+from tests.pipelines.actors import ScriptedProvider, accepts, never_hears, sells_without_answer
 from tests.pipelines.conftest import Shop
 from tests.pipelines.operating import Action, Counter
 from tests.resources.db.shop import NOW, order_state, paid_order, unit_states
 
 Rows = Callable[[str], list[dict[str, object]]]
+Answer = Callable[[ScriptedProvider, PurchaseRequest], Outcome]
 
 
 @pytest.fixture
@@ -56,7 +57,9 @@ def test_purchase_that_was_not_made_is_closed_and_the_next_offer_is_bought(
 ) -> None:
     order_id = unclear(shop, sold=False)
     done = counter.do(not_bought(order_id, 1))
-    assert done.changes == ("attempt 1 at airalo is closed as not bought; eSIM 1 is queued",)
+    closed, alone = done.changes
+    assert closed == "attempt 1 at airalo is closed as not bought; eSIM 1 is queued"
+    assert alone.startswith("airalo could not tell, so this is your word alone")
     shop.drain()
     assert (order_state(shop.engine, order_id), shop.dear.purchases) == ("completed", 1)
     assert rows("select state, error_type from purchase_attempts order by number") == [
@@ -70,6 +73,20 @@ def test_purchase_is_not_called_absent_before_the_provider_would_show_it(shop: S
     counter.refused(not_bought(order_id), "airalo may show an order for up to 300 s; ask it again after 12:05:00 UTC")
     shop.clock.advance(seconds=300)
     assert counter.once(not_bought(order_id)).changes
+
+
+@pytest.mark.parametrize("answer", [lambda provider, request: provider.sell(request), accepts])
+def test_what_the_provider_has_is_not_closed_as_not_bought(shop: Shop, counter: Counter, answer: Answer) -> None:
+    order_id = unclear(shop, sold=False)
+    shop.cheap.on_resolve = answer
+    counter.refused(not_bought(order_id), "airalo has it, as order .*: wait for the next look-up, or say --bought")
+    assert unit_states(shop.engine, order_id) == ["unknown"]
+
+
+def test_a_provider_that_agrees_needs_no_other_word(shop: Shop, counter: Counter) -> None:
+    order_id = unclear(shop, sold=False)
+    shop.cheap.on_resolve = lambda provider, request: Rejected(ErrorType.NOT_BOUGHT, "in no order")
+    assert len(counter.do(not_bought(order_id)).changes) == 1
 
 
 def test_an_answer_about_an_older_attempt_closes_no_newer_one(shop: Shop, counter: Counter) -> None:
@@ -155,9 +172,8 @@ def test_open_purchase_of_a_unit_that_was_paid_back_is_closed_without_buying(sho
     order_id = unclear(shop, sold=False)
     counter.once(abandon(order_id))
     pay_refunds(shop.tools, "test")
-    assert counter.do(not_bought(order_id)).changes == (
-        "attempt 1 at airalo is closed as not bought; eSIM 1 is refunded",
-    )
+    closed, _ = counter.do(not_bought(order_id)).changes
+    assert closed == "attempt 1 at airalo is closed as not bought; eSIM 1 is refunded"
     shop.drain()
     assert (shop.sold, order_state(shop.engine, order_id)) == (0, "refunded")
 
