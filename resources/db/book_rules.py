@@ -245,6 +245,9 @@ _UNIT_REFUND = Rule(
             select coalesce(sum(f.amount_minor), 0)
             from refunds f join orders o on o.order_id = f.order_id and o.payment_intent = f.payment_intent
             where f.order_id = e.order_id and f.refund_key like 'external\\:%' and f.state in ('sent', 'succeeded')
+        ) and exists (  -- nothing more can have gone back than was paid, be that less than the price
+            select from ledger_entries l where l.order_id = e.order_id and l.account in ('customer_payment', 'refunds')
+            having coalesce(sum(l.amount_micros), 0) < 0
         ))
         or e.postings > 1
         or (e.status in ('delivered', 'queued', 'working', 'pending', 'unknown') and exists (

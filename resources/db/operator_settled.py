@@ -30,6 +30,7 @@ from resources.db.operator_actions import (
     release_hold,
 )
 from resources.db.operator_refunds import RefundOptions, give_up
+from resources.db.order_money import money_of
 from resources.db.refund_events import Teller, hear_listed, hold_if_paid_back
 from resources.db.refunded import count_refunded
 from resources.db.refunds import STANDING, unit_price, unit_refund_key
@@ -92,7 +93,7 @@ def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | No
 
 def _settle(case: OrderCase, unit: UnitRow) -> None:
     price, order = unit_price(case.conn, unit), case.order
-    missing = max(0, price - _not_attributed(case))
+    missing = min(max(0, price - _not_attributed(case)), _left_of_payment(case))
     if unit.status not in {*STANDING, UnitStatus.FAILED}:
         give_up(case, unit)
     case.move(unit, UnitStatus.REFUNDED, {"refunded_at": case.who.now})
@@ -104,6 +105,12 @@ def _settle(case: OrderCase, unit: UnitRow) -> None:
         case.conn.execute(change.values(state="called_off", last_error="paid back by hand", finished_at=case.who.now))
     booked = f", {Money(missing, order.currency)} of it booked now" if missing else ", booked when it was paid"
     case.changes.append(f"{case.named(unit)} counts as paid back{booked}")
+
+
+def _left_of_payment(case: OrderCase) -> int:
+    """Return how much of the payment has not gone back yet: less was paid for some orders than they cost."""
+    [money] = money_of(case.conn, [case.order.order_id])
+    return max(0, money.paid.minor - money.back.minor)
 
 
 def _not_attributed(case: OrderCase) -> int:

@@ -129,6 +129,17 @@ def test_a_refund_by_hand_of_another_payment_explains_nothing(shop: Shop) -> Non
     assert {kind for kind, _ in findings(shop)} == {"unit_refund_differs", "unit_state_unexplained"}
 
 
+def test_no_more_is_booked_as_paid_back_than_was_paid(shop: Shop, counter: Counter, rows: Rows) -> None:
+    order_id = paid_odd(shop, Money(299, "USD"))
+    refunded_by_hand(shop, order_id, 299)
+    settle_by_hand(counter, order_id)
+    assert order_state(shop.engine, order_id) == "refunded"
+    assert rows("select sum(amount_micros)::int as micros from ledger_entries where account = 'cash'") == [
+        {"micros": 0}
+    ]
+    assert findings(shop) == []
+
+
 @pytest.mark.parametrize("paid", [Money(299, "USD"), Money(899, "USD"), Money(450, "EUR")])
 def test_another_amount_that_an_operator_accepted_leaves_books_that_agree(
     shop: Shop, counter: Counter, paid: Money
