@@ -111,7 +111,7 @@ def claim_refunds(engine: Engine, limit: int) -> list[DueRefund]:
     due = (
         select(r.refund_key)
         .where(r.state == "requested", r.next_attempt_at <= func.now())
-        .order_by(r.next_attempt_at)
+        .order_by(r.next_attempt_at, r.refund_key)
         .limit(limit)
         .with_for_update(skip_locked=True)
         .cte("due")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Connection, Engine, insert, select
 
@@ -90,9 +90,12 @@ def open_shop(engine: Engine, specs: Sequence[OfferSpec]) -> None:
             add_offer(conn, spec)
 
 
-def place_order(conn: Connection, *, units: int = 1, price_minor: int = 499, now: datetime = NOW) -> UUID:
-    """Write an order whose checkout is open."""
-    order_id, item_id = uuid4(), uuid4()
+def place_order(
+    conn: Connection, *, units: int = 1, price_minor: int = 499, now: datetime = NOW, order_id: UUID | None = None
+) -> UUID:
+    """Write an order whose checkout is open; the ids of its rows follow from its own."""
+    order_id = order_id or uuid4()
+    item_id = uuid5(order_id, "item")
     conn.execute(
         insert(orders).values(
             order_id=order_id,
@@ -124,7 +127,13 @@ def place_order(conn: Connection, *, units: int = 1, price_minor: int = 499, now
         )
     )
     rows = [
-        {"esim_id": uuid4(), "order_id": order_id, "item_id": item_id, "n": n, "status": UnitStatus.UNPAID}
+        {
+            "esim_id": uuid5(order_id, str(n)),
+            "order_id": order_id,
+            "item_id": item_id,
+            "n": n,
+            "status": UnitStatus.UNPAID,
+        }
         for n in range(1, units + 1)
     ]
     conn.execute(insert(esims), rows)
