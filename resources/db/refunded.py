@@ -8,11 +8,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select, update
 
-from esim.money import Money, exponent
 from esim.orders import UnitStatus
 from resources.db import notices
-from resources.db.ledger import Account
-from resources.db.tables import esims, ledger_entries, order_items, orders, refunds
+from resources.db.order_money import money_of
+from resources.db.tables import esims, order_items, orders, refunds
 from resources.db.transitions import OrderRow
 
 WENT_BACK = ("sent", "succeeded", "elsewhere")
@@ -20,27 +19,19 @@ WENT_BACK = ("sent", "succeeded", "elsewhere")
 
 def count_refunded(conn: Connection, order: OrderRow, now: datetime) -> None:
     """Write down on a locked order what went back of its payment."""
-    total, paid = went_back(conn, order), _paid_minor(conn, order)
-    refunded = min(total, order.amount_minor)
+    [money] = money_of(conn, [order.order_id])
+    refunded = min(money.back.minor, order.amount_minor)
     status = "refunded" if refunded == order.amount_minor else "partially_refunded" if refunded else "paid"
     values = {"refunded_minor": refunded, "payment_status": status, "updated_at": now}
     conn.execute(update(orders).where(orders.c.order_id == order.order_id).values(**values))
     order.refunded_minor, order.payment_status = refunded, status
-    if paid is not None and total > paid:
-        back, came = Money(total, order.currency), Money(paid, order.currency)
+    if money.back.minor > money.paid.minor:
         text = (
-            f"Order {order.display_id}: {back} went back to the customer, of a payment of {came}. See who has it twice."
+            f"Order {order.display_id}: {money.back} went back to the customer, of a payment of {money.paid}. "
+            "See who has it twice."
         )
-        notices.tell_operations(
-            conn, order.order_id, "paid_back_over", f"paid_back_over:{order.order_id}:{total}", text
-        )
-
-
-def went_back(conn: Connection, order: OrderRow) -> int:
-    """Return what went back of an order's payment, in minor units, even beyond its amount."""
-    r = refunds.c
-    of_payment = (r.order_id == order.order_id, r.payment_intent == order.payment_intent, r.state.in_(WENT_BACK))
-    return int(conn.scalar(select(func.coalesce(func.sum(r.amount_minor), 0)).where(*of_payment)) or 0)
+        key = f"paid_back_over:{order.order_id}:{money.back.minor}"
+        notices.tell_operations(conn, order.order_id, "paid_back_over", key, text)
 
 
 def not_attributed(conn: Connection, order: OrderRow) -> int:
@@ -57,11 +48,3 @@ def not_attributed(conn: Connection, order: OrderRow) -> int:
         )
     )
     return order.refunded_minor - int(conn.scalar(settled) or 0)
-
-
-def _paid_minor(conn: Connection, order: OrderRow) -> int | None:
-    """Return what was paid, as it was booked in the order's currency."""
-    e = ledger_entries.c
-    of_payment = (e.posting_key == f"payment:{order.payment_intent}", e.account == Account.CASH)
-    paid = conn.scalar(select(e.original_amount).where(*of_payment, e.original_currency == order.currency))
-    return None if paid is None else int(paid.scaleb(exponent(order.currency)))
