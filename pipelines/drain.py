@@ -182,7 +182,8 @@ class Drain:
             deadline_minutes=tools.settings.customer_deadline_minutes,
             run_id=self._run_id,
         )
-        self._claimed_at, self._more_wait = taken_at, len(claims) == room
+        self._claimed_at = taken_at
+        self._more_wait = tools.desk.backlog = len(claims) == room
         leases = [Lease(claim, taken_at) for claim in claims]
         found = self._offers(claims)
         self._leases |= {lease.claim.esim_id: lease for lease in leases}
@@ -266,6 +267,7 @@ class Drain:
 
     def _finish(self) -> None:
         """Take no more, and see what is being worked on to its end."""
+        self._tools.desk.backlog = False
         with suppress(SQLAlchemyError), self._tools.engine.begin() as conn:
             drains.end(conn, self.drain_id, self._tools.clock())
         while self._working:

@@ -19,7 +19,7 @@ from resources.db.purchase_desk import PurchaseDesk, TrialOrder
 from resources.db.vault import Vault
 from resources.settings import Settings, load_settings
 
-MOST_CONNECTIONS = 16  # all kept: with sixty-four workers, opening and closing more would be a third of the work
+MOST_CONNECTIONS = 16  # all kept: with ninety-six workers, opening and closing more would be a third of the work
 # No order transaction waits for anything outside; one that idles belongs to a process that stands still, whose locks
 # would hold up every other worker at that order.
 IDLE_TRANSACTION_SECONDS = 20

@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     failover_order: Literal["landed_cost", "priority"] = "landed_cost"
     allowed_loss_minor_usd: Annotated[int, Field(ge=0)] = 0
     customer_deadline_minutes: Annotated[int, Field(ge=1)] = 70
-    drain_workers: Annotated[int, Field(ge=1, le=256)] = 64
+    drain_workers: Annotated[int, Field(ge=1, le=256)] = 96
     # One a processor: more of them than that only take work from each other, and write in smaller batches.
     max_drains: Annotated[int, Field(ge=1, le=16)] = min(4, max(2, os.cpu_count() or 2))
     drain_idle_seconds: float = 30.0

@@ -2,11 +2,15 @@
 
 A thread that comes alone is served at once, by itself. While it works, others queue up; the first of them serves all
 that wait by then. So a quiet shop waits for nobody, and a busy one pays for one commit instead of a hundred.
+
+Between being quiet and being buried there is a load at which each comes just too late for the batch before: then a
+`gap` between the batches gathers them.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Event, Lock
+from time import monotonic, sleep
 from typing import Generic, TypeVar
 
 from psycopg.errors import DeadlockDetected
@@ -33,11 +37,15 @@ class _Entry(Generic[T, R]):
 class Together(Generic[T, R]):
     """Serves callers in batches: `work` takes items and returns as many results, in order, or raises and did nothing.
 
-    What becomes of a batch that fails is `served`'s to say.
+    What becomes of a batch that fails is `served`'s to say. `gap()` seconds at least lie between the starts of two
+    batches.
     """
 
-    def __init__(self, work: Callable[[Sequence[T]], Sequence[R]], most: int = 100) -> None:
-        self._work, self._most = work, most
+    def __init__(
+        self, work: Callable[[Sequence[T]], Sequence[R]], most: int = 100, *, gap: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._work, self._most, self._gap = work, most, gap
+        self._served_at = float("-inf")
         self._lock = Lock()
         self._waiting: deque[_Entry[T, R]] = deque()
         self._led = False
@@ -62,6 +70,9 @@ class Together(Generic[T, R]):
 
     def _lead(self) -> None:
         """Serve one batch, the caller's own item first in it, and give the lead to the next who waits."""
+        if (left := self._served_at + self._gap() - monotonic()) > 0:
+            sleep(left)
+        self._served_at = monotonic()
         with self._lock:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
         try:

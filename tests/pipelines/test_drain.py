@@ -73,6 +73,17 @@ def test_a_failing_look_for_offers_ends_no_drain(shop: Shop, rows: Rows) -> None
     assert (order_state(shop.engine, order_id), shop.sold) == ("completed", 1)
 
 
+def test_steps_wait_for_company_only_while_more_units_wait_than_fit(shop: Shop) -> None:
+    backlog: list[bool] = []
+    shop.cheap.while_preparing = lambda: backlog.append(shop.tools.desk.backlog)
+    paid_order(shop.engine)
+    shop.drain()
+    assert backlog == [False]
+    paid_order(shop.engine, units=5)
+    shop.drain()
+    assert (backlog[1], shop.sold, shop.tools.desk.backlog) == (True, 6, False)
+
+
 def test_timeout_after_send_does_not_try_next_provider(shop: Shop) -> None:
     shop.cheap.script.append(sells_without_answer)
     order_id = paid_order(shop.engine)

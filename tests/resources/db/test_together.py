@@ -48,6 +48,20 @@ def test_a_batch_has_a_bound() -> None:
     assert [len(batch) for batch in work.batches] == [1, 2, 2, 1]
 
 
+def test_a_gap_gathers_those_who_come_in_it() -> None:
+    work, pause = Counting(), Event()
+
+    def gap() -> float:
+        while len(together._waiting) < 3:
+            pause.wait(0.005)
+        return 0.0
+
+    together = Together[int, int](work, gap=gap)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(together.submit, [2, 3, 4])) == [20, 30, 40]
+    assert [sorted(batch) for batch in work.batches] == [[2, 3, 4]]
+
+
 def test_one_that_fails_harms_no_other() -> None:
     results = served_together(Counting(), [2, -3, 4])
     assert (results[0], results[2]) == (20, 40)
