@@ -32,7 +32,7 @@ from resources.db.operator_actions import (
 from resources.db.operator_refunds import RefundOptions, give_up
 from resources.db.order_money import money_of
 from resources.db.refund_events import Teller, hear_listed, hold_if_paid_back
-from resources.db.refunded import count_refunded
+from resources.db.refunded import count_refunded, not_attributed
 from resources.db.refunds import STANDING, unit_price, unit_refund_key
 from resources.db.tables import order_items, refunds
 from resources.db.transitions import UnitRow, lock_order
@@ -93,7 +93,7 @@ def _why_not(case: OrderCase, unit: UnitRow, options: RefundOptions) -> str | No
 
 def _settle(case: OrderCase, unit: UnitRow) -> None:
     price, order = unit_price(case.conn, unit), case.order
-    missing = min(max(0, price - _not_attributed(case)), _left_of_payment(case))
+    missing = min(max(0, price - not_attributed(case.conn, order)), _left_of_payment(case))
     if unit.status not in {*STANDING, UnitStatus.FAILED}:
         give_up(case, unit)
     case.move(unit, UnitStatus.REFUNDED, {"refunded_at": case.who.now})
@@ -111,13 +111,6 @@ def _left_of_payment(case: OrderCase) -> int:
     """Return how much of the payment has not gone back yet: less was paid for some orders than they cost."""
     [money] = money_of(case.conn, [case.order.order_id])
     return max(0, money.paid.minor - money.back.minor)
-
-
-def _not_attributed(case: OrderCase) -> int:
-    """Return how much went back to the customer that no unit has been paid back with yet."""
-    settled = (unit for unit in case.units if unit.status is UnitStatus.REFUNDED and case.is_settled(unit))
-    of_units = sum(unit_price(case.conn, unit) for unit in settled)
-    return case.order.refunded_minor - of_units
 
 
 def _book(case: OrderCase, unit: UnitRow, minor: int) -> None:

@@ -240,6 +240,19 @@ def test_money_that_went_back_another_way_is_written_down_and_booked(shop: Shop,
     assert (shop.gateway.paid, rows("select state from refunds")) == ({}, [{"state": "elsewhere"}])
 
 
+def test_several_units_whose_refunds_failed_are_each_written_down_and_booked(
+    shop: Shop, counter: Counter, rows: Rows
+) -> None:
+    order_id = refused_at_stripe(shop, units=2)
+    assert [row["state"] for row in rows("select state from refunds")] == ["failed"] * 2
+    done = counter.do(elsewhere(order_id, release_hold=True))
+    assert done.changes[1:] == tuple(f"eSIM {n} counts as paid back, 4.99 USD of it booked now" for n in (1, 2))
+    assert rows("select refunded_minor, payment_status from orders") == [
+        {"refunded_minor": 998, "payment_status": "refunded"}
+    ]
+    assert balance(rows)["refunds"] == 9_980_000
+
+
 def test_refund_from_the_dashboard_gets_its_units_and_is_not_booked_twice(
     shop: Shop, counter: Counter, rows: Rows
 ) -> None:
