@@ -18,7 +18,7 @@ class OrderStatus(StrEnum):
     PAID = "paid"
     PROCESSING = "processing"
     COMPLETED = "completed"
-    FAILED = "failed"
+    FAILED = "failed"  # given up, or the bank refused the payment
     REFUNDED = "refunded"
     CANCELLED = "cancelled"  # checkout expired
     ATTENTION = "attention"  # a person must look

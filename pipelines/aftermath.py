@@ -12,7 +12,7 @@ from pipelines.hand_over import AT_ONCE, send_notices
 from pipelines.wakeups import Wakeups
 from resources.db.fees import book_fee, claim_fees
 from resources.db.outbox import late_notices
-from resources.db.refund_events import Teller, hear_listed
+from resources.db.refund_events import hear_listed
 from resources.db.refunds import (
     DueRefund,
     claim_refunds,
@@ -23,6 +23,7 @@ from resources.db.refunds import (
     record_refusal,
     still_due,
 )
+from resources.db.tellers import Teller
 from resources.db.transitions import lock_order
 from resources.order_operations import OrderTools
 

@@ -25,9 +25,9 @@ from resources.db.disputes import keep_movement, take_up_overlooked
 from resources.db.findings import Finding, Settled, note_finding, open_findings, settle_findings
 from resources.db.marks import looked_until, note_looked
 from resources.db.payments import Booking, Payment, PaymentResult, cancel_unpaid, record_payment
-from resources.db.refund_events import Teller
 from resources.db.refunds import paid_back
 from resources.db.tables import inbox_events, orders, refunds
+from resources.db.tellers import Teller
 from resources.db.together import STORE_AWAY
 from resources.order_operations import OrderTools
 from resources.payment_events import DUPLICATE, HANDLERS, SOURCE, UNKNOWN_ORDER, TakenEvent, take_event_asking

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from esim.errors import RefundsUnclear
 from esim.money import Money
+from esim.orders import OrderStatus
 from esim.ports import PaymentEvent, PaymentGateway, Refund
 from resources.db import inbox, notices
 from resources.db.disputes import dispute_told
@@ -29,7 +30,8 @@ from resources.db.payments import (
     record_payment,
     take_payments,
 )
-from resources.db.refund_events import Teller, refund_told, refunded_in_all
+from resources.db.refund_events import refund_told, refunded_in_all
+from resources.db.tellers import Teller
 from resources.db.transitions import Event, lock_order, note
 from resources.payments.stripe_disputes import read_dispute
 from resources.payments.stripe_objects import refund_key, whole_money
@@ -189,12 +191,14 @@ def _bank_refused(case: Case) -> str:
     order = lock_order(case.conn, case.order_id)
     if not note_failed_payment(case.conn, order, reason=reason, actor=case.booking.actor, now=booking.now):
         return "paid meanwhile"
-    cancel_unpaid(case.conn, case.order_id, reason=reason, actor=case.booking.actor, now=booking.now)
+    cancel_unpaid(
+        case.conn, case.order_id, reason=reason, actor=booking.actor, now=booking.now, into=OrderStatus.FAILED
+    )
     key = f"payment_failed:{case.order_id}"
     enqueue(case.conn, key=key, channel=Channel.MAIL, kind="payment_failed", order_id=case.order_id)
-    text = f"Order {order.display_id} is cancelled: {reason}. The customer is written to; nothing was charged."
+    text = f"Order {order.display_id} failed: {reason}. The customer is written to; nothing was charged."
     notices.tell_operations(case.conn, case.order_id, "payment_failed", key, text)
-    return "cancelled: payment failed"
+    return "payment failed"
 
 
 def _attempt_failed(case: Case) -> str:
@@ -232,7 +236,8 @@ def _refund_changed(case: Case) -> str:
     if amount is None:
         return "no amount"
     told = Refund(str(raw["id"]), amount, str(raw.get("status") or ""), case.event.payment_intent)
-    return refund_told(case.conn, case.order_id, told, refund_key(raw), Teller(case.booking.actor, case.booking.now))
+    teller = Teller(case.booking.actor, case.booking.now)
+    return refund_told(case.conn, case.order_id, told, refund_key(raw), teller, case.listed)
 
 
 def _charge_refunded(case: Case) -> str:
@@ -250,6 +255,7 @@ HANDLERS: Mapping[str, Handler] = {
     "charge.refunded": _charge_refunded,
     "refund.created": _refund_changed,
     "refund.updated": _refund_changed,
+    "refund.failed": _refund_changed,
     "charge.dispute.created": _disputed,
     "charge.dispute.updated": _disputed,
     "charge.dispute.funds_withdrawn": _disputed,

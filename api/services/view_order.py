@@ -38,6 +38,7 @@ _ORDER_MESSAGES: Mapping[str, str] = {
     "cancelled": "The checkout was closed without a payment.",
     "attention": "Our team is looking at this order.",
 }
+_PAYMENT_FAILED = "Your payment did not go through; nothing was charged."
 _UNIT_MESSAGES: Mapping[str, str] = {
     _PREPARING: "eSIM {n} is being prepared.",
     "delivered": "eSIM {n} is ready to install.",
@@ -190,7 +191,8 @@ def _events(steps: Sequence[StepView]) -> list[OrderEvent]:
 
 def _words(step: StepView) -> tuple[str, str] | None:
     if step.esim_n is None:
-        return step.to_status, _ORDER_MESSAGES[step.to_status]
+        unpaid = step.to_status == OrderStatus.FAILED and step.from_status == OrderStatus.PENDING
+        return step.to_status, _PAYMENT_FAILED if unpaid else _ORDER_MESSAGES[step.to_status]
     status = _UNIT_WORDS.get(UnitStatus(step.to_status), _PREPARING)
     message = _UNIT_MESSAGES.get(status)
     return None if message is None else (status, message.format(n=step.esim_n))

@@ -12,6 +12,7 @@ const WORDS = {
   cancelled: ["This checkout was closed", "No payment arrived, so nothing was charged."],
   attention: ["Our team is looking at your order", "You do not have to do anything. We write to you."],
 };
+const NOT_PAID = ["Your payment did not go through", "Nothing was charged. You are welcome to order again."];
 const UNIT_WORDS = {
   unpaid: "Waiting for your payment", preparing: "Being prepared…", delivered: "Ready to install", refunded: "Refunded",
   failed: "Could not be delivered; its price is on its way back", cancelled: "Cancelled", attention: "Our team is looking at it",
@@ -102,7 +103,7 @@ function startOrder(page) {
 
   function draw(order) {
     last = Math.max(last, ...order.events.map((event) => event.id));
-    const [headline, subline] = WORDS[order.status];
+    const [headline, subline] = order.status === "failed" && !order.paid_at ? NOT_PAID : WORDS[order.status];
     page.dataset.status = order.status;
     $("display-id").textContent = `Order ${order.display_id} · ${money(order.amount_minor, order.currency)}`;
     $("headline").textContent = order.status === "completed" && order.esims.length > 1 ? "Your eSIMs are ready" : headline;

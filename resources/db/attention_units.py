@@ -19,11 +19,17 @@ _WAITING = """
         where f.state = 'failed'
     union select a.esim_id from purchase_attempts a join esims e using (esim_id)
         where a.state in ('intent', 'prepared', 'pending', 'unknown') and e.status in ('failed', 'refunded')
+    union select e.esim_id from refunds f join esims e using (order_id)
+        where f.state = 'failed' and f.refund_key like 'external\\:%' and e.status = 'refunded'
 """
 _FACTS = """
     select e.order_id, o.display_id, e.n, e.status, e.updated_at as since, o.deadline_at, o.hold_reason,
         v.reason, r.state as refund_state, r.last_error as refund_error,
         coalesce(r.as_it_stands, false) as refund_as_it_stands, o.refunded_minor >= o.amount_minor as is_paid_back,
+        o.refunded_minor < least(o.amount_minor, (
+            select sum(i.unit_price_minor) from esims u join order_items i on i.item_id = u.item_id
+            where u.order_id = e.order_id and u.status = 'refunded'
+        )) as lacks_money,
         a.number, a.provider, a.state as attempt_state, a.reference, a.provider_order_id, a.error_type, a.sent_at
     from esims e
     join orders o using (order_id)
@@ -62,6 +68,7 @@ def _facts(rows: Sequence[Row[Any]]) -> list[tuple[UnitFacts, bool]]:
                 refund_error=row.refund_error,
                 refund_as_it_stands=row.refund_as_it_stands,
                 is_paid_back=row.is_paid_back,
+                is_in_vain=row.status == UnitStatus.REFUNDED and row.refund_state is None and bool(row.lacks_money),
                 purchase=_purchase(row),
             ),
             row.hold_reason is not None,

@@ -262,6 +262,7 @@ _LEFT_BEHIND = Rule(
     select e.order_id::text || '/' || e.n as subject, e.order_id, e.n, e.status, o.status as order_status
     from esims e join checked_orders using (order_id) join orders o using (order_id)
     where o.status in ('paid', 'processing', 'completed', 'failed') and e.status in ('unpaid', 'cancelled')
+        and not (o.status = 'failed' and o.payment_intent is null)  -- its payment failed: nothing is owed
     """,
 )
 _BOUGHT_TWICE = Rule(

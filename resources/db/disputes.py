@@ -17,8 +17,8 @@ from esim.money import Cost, Money
 from esim.orders import UnitStatus
 from resources.db import hold_reasons, ledger, notices
 from resources.db.order_money import is_all_back
-from resources.db.refund_events import Teller
 from resources.db.tables import dispute_movements, disputes, ledger_entries, orders
+from resources.db.tellers import Teller
 from resources.db.transitions import Event, OrderRow, lock_order, lock_orders, lock_units, note
 from resources.db.valuation import share_of_payment, usd_micros
 

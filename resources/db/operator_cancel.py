@@ -21,8 +21,7 @@ def unpaid_order(conn: Connection, order_id: UUID) -> OrderRow | None:
         NotFound: there is no such order.
     """
     order = lock_order(conn, order_id)
-    closed = order.status in {OrderStatus.CANCELLED, OrderStatus.REFUNDED}
-    return None if closed or order.payment_intent is not None else order
+    return None if _is_over(order) or order.payment_intent is not None else order
 
 
 def cancel_order(
@@ -37,7 +36,7 @@ def cancel_order(
         Refused: everything is delivered, or a purchase is open.
     """
     case = open_case(conn, order_id, who)
-    if case.order.status in {OrderStatus.CANCELLED, OrderStatus.REFUNDED}:
+    if _is_over(case.order):
         if page_closed:
             case.changes.append(_CLOSED)
         return close_case(case, "order cancel")
@@ -53,6 +52,12 @@ def cancel_order(
     case.left_alone.extend(f"{case.named(unit)} is delivered" for unit in delivered)
     ask_for_refunds(case, rest, RefundOptions(release_hold=release_hold))
     return close_case(case, "order cancel", {"units": [unit.n for unit in rest]})
+
+
+def _is_over(order: OrderRow) -> bool:
+    """Return whether nothing of an order is left to cancel: also when it failed because its payment did."""
+    never_paid = order.status is OrderStatus.FAILED and order.payment_intent is None
+    return never_paid or order.status in {OrderStatus.CANCELLED, OrderStatus.REFUNDED}
 
 
 def _cancel_unpaid(case: OrderCase) -> Done:

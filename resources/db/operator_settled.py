@@ -18,6 +18,7 @@ from esim.ports import Refund
 from resources.db import ledger
 from resources.db.audit import Operator
 from resources.db.disputes import LOST, lost_micros, standing_dispute, write_off_lost
+from resources.db.hand_refunds import hold_if_paid_back
 from resources.db.operator_actions import (
     Done,
     OrderCase,
@@ -31,10 +32,11 @@ from resources.db.operator_actions import (
 )
 from resources.db.operator_refunds import RefundOptions, give_up
 from resources.db.order_money import money_of
-from resources.db.refund_events import Teller, hear_listed, hold_if_paid_back
+from resources.db.refund_events import hear_listed
 from resources.db.refunded import count_refunded, not_attributed
 from resources.db.refunds import STANDING, unit_price, unit_refund_key
 from resources.db.tables import order_items, refunds
+from resources.db.tellers import Teller
 from resources.db.transitions import UnitRow, lock_order
 
 
@@ -54,19 +56,23 @@ def note_paid_elsewhere(
     case = open_case(conn, order_id, who)
     check_paid(case)
     case.changes.extend(heard)
-    due = [unit for unit in chosen(case, options.units) if not case.is_settled(unit)]
+    wanted = chosen(case, options.units)
+    due = [unit for unit in wanted if not case.is_settled(unit)]
+    in_vain = _paid_in_vain(case, wanted)
     refused = [why for unit in due if (why := _why_not(case, unit, options)) is not None]
     if refused:
         raise Refused(f"order {case.order.display_id}: {'; '.join(refused)}")
     if due:
         _check_decided(case)
-    if due or (heard and options.release_hold):
+    if due or ((heard or in_vain) and options.release_hold):
         release_hold(case, options.release_hold)
     for unit in due:
         _settle(case, unit)
+    for unit in in_vain:
+        _make_good(case, unit)
     if due:
         write_off_lost(conn, case.order)
-    done = close_case(case, "order paid elsewhere", {"units": [unit.n for unit in due]})
+    done = close_case(case, "order paid elsewhere", {"units": [unit.n for unit in (*due, *in_vain)]})
     if heard:
         hold_if_paid_back(conn, case.order, teller)
     return done
@@ -105,6 +111,21 @@ def _settle(case: OrderCase, unit: UnitRow) -> None:
         case.conn.execute(change.values(state="called_off", last_error="paid back by hand", finished_at=case.who.now))
     booked = f", {Money(missing, order.currency)} of it booked now" if missing else ", booked when it was paid"
     case.changes.append(f"{case.named(unit)} counts as paid back{booked}")
+
+
+def _paid_in_vain(case: OrderCase, wanted: Sequence[UnitRow]) -> list[UnitRow]:
+    """Return units that count as paid back by a refund by hand that did not reach the customer."""
+    if not_attributed(case.conn, case.order) >= 0 or _left_of_payment(case) == 0:
+        return []
+    return [unit for unit in wanted if unit.status is UnitStatus.REFUNDED and case.refund_state(unit) is None]
+
+
+def _make_good(case: OrderCase, unit: UnitRow) -> None:
+    owed = max(0, -not_attributed(case.conn, case.order))
+    missing = min(unit_price(case.conn, unit), owed, _left_of_payment(case))
+    if missing:
+        _book(case, unit, missing)
+        case.changes.append(f"{case.named(unit)}: {Money(missing, case.order.currency)} of it booked now")
 
 
 def _left_of_payment(case: OrderCase) -> int:

@@ -54,6 +54,7 @@ class UnitFacts:
     refund_error: str | None
     refund_as_it_stands: bool  # an operator asked for it, of an eSIM that was delivered
     is_paid_back: bool  # its order, as a whole
+    is_in_vain: bool  # it counts as paid back by a refund by hand, and not all of that money went back
     purchase: OpenPurchase | None
 
 
@@ -114,6 +115,9 @@ def _of_given_up(unit: UnitFacts, now: datetime, held: bool) -> Advice | None:
     if unit.refund_state == "failed":
         commands = (_refund(unit, held, "--again"), _refund(unit, held, "--paid-elsewhere"))
         return Advice("refund_failed", Urgency.NOW, f"its refund failed: {unit.refund_error}", commands)
+    if unit.is_in_vain:
+        reason = "the refund by hand that paid it back failed: pay it another way, then write it down"
+        return Advice("refund_failed", Urgency.NOW, reason, (_refund(unit, held, "--paid-elsewhere"),))
     if unit.status is UnitStatus.FAILED and unit.refund_state in {None, "called_off"}:
         reason = f"given up, and nobody asked for its refund: {unit.reason}"
         return Advice("not_refunded", Urgency.NOW, reason, _retry_or_refund(unit, now, held)[::-1])

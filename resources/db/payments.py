@@ -19,10 +19,11 @@ from esim.orders import OrderStatus, UnitStatus
 from resources.db import ledger, notices
 from resources.db.disputes import take_up_disputes
 from resources.db.fees import ask_for_fee
+from resources.db.hand_refunds import book_early_refunds, hold_if_paid_back
 from resources.db.payment_writes import PaymentWrites
-from resources.db.refund_events import Teller, book_early_refunds, hold_if_paid_back
 from resources.db.refunds import request_refund
 from resources.db.tables import ledger_entries, orders, refunds
+from resources.db.tellers import Teller
 from resources.db.transitions import (
     Event,
     OrderMove,
@@ -185,8 +186,18 @@ def _paid_move(first: FirstPayment) -> OrderMove:
     return OrderMove(order, OrderStatus.PAID, "payment received", booking.actor, booking.now, None, details, values)
 
 
-def cancel_unpaid(conn: Connection, order_id: UUID, *, reason: str, actor: str, now: datetime) -> bool:
-    """Cancel an order that still waits for its payment, with its units; return whether anything changed.
+def cancel_unpaid(
+    conn: Connection,
+    order_id: UUID,
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+    into: OrderStatus = OrderStatus.CANCELLED,
+) -> bool:
+    """Close an order that still waits for its payment and cancel its units; return whether anything changed.
+
+    `into` is its last status: failed, where somebody tried to pay and the bank refused.
 
     Raises:
         NotFound: there is no such order.
@@ -196,7 +207,7 @@ def cancel_unpaid(conn: Connection, order_id: UUID, *, reason: str, actor: str, 
         return False
     for unit in lock_units(conn, order_id):
         move_unit(conn, unit, UnitStatus.CANCELLED, reason=reason, actor=actor, now=now)
-    return move_order(conn, order, OrderStatus.CANCELLED, reason=reason, actor=actor, now=now)
+    return move_order(conn, order, into, reason=reason, actor=actor, now=now)
 
 
 def note_failed_payment(conn: Connection, order: OrderRow, *, reason: str, actor: str, now: datetime) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, select, text, update
 
 from esim.money import Money
 from resources.db import ledger
+from resources.db.books import check_books
 from resources.db.refunds import request_refund
 from resources.db.tables import esims, inbox_events, ledger_entries, order_events, orders, outbox, refunds
 from resources.payment_events import HANDLERS
@@ -182,7 +183,7 @@ def test_a_bank_payment_is_delivered_when_the_bank_confirms_it(
     assert (order_row(engine, order).status, unit_states(engine, order)) == ("paid", ["queued", "queued"])
 
 
-def test_a_bank_payment_that_fails_cancels_the_order_and_tells_the_customer(
+def test_a_bank_payment_that_fails_ends_the_order_and_tells_the_customer(
     api: ServedApi, engine: Engine, order: dict[str, Any]
 ) -> None:
     send(api.client, paid_event(order, payment_status="unpaid"))
@@ -191,12 +192,20 @@ def test_a_bank_payment_that_fails_cancels_the_order_and_tells_the_customer(
     )
     send(api.client, failed)
     row = order_row(engine, order)
-    assert (row.status, row.payment_status) == ("cancelled", "failed")
+    assert (row.status, row.payment_status) == ("failed", "failed")
     assert unit_states(engine, order) == ["cancelled", "cancelled"]
     assert [(notice.channel, notice.kind) for notice in rows(engine, outbox)] == [
         ("mail", "payment_failed"),
         ("slack", "payment_failed"),
     ]
+    told = api.client.get(
+        f"/v1/orders/{order['order_id']}", headers={"Authorization": f"Bearer {order['order_token']}"}
+    ).json()
+    assert told["events"][-1]["message"] == "Your payment did not go through; nothing was charged."
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn, conn.begin():
+        assert list(check_books(conn).findings) == []
+    send(api.client, paid_event(order))  # a bank may change its mind
+    assert (order_row(engine, order).status, unit_states(engine, order)) == ("paid", ["queued", "queued"])
 
 
 def test_a_declined_card_is_noted_and_may_be_followed_by_a_payment(

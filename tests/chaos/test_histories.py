@@ -50,11 +50,12 @@ from resources.db.leases import reclaim_expired
 from resources.db.order_store import Claim, claim_units
 from resources.db.payments import Booking, Payment, PaymentResult, cancel_unpaid, record_payment
 from resources.db.purchase_desk import PurchaseDesk, TrialOrder
-from resources.db.refund_events import Teller, refund_told, refunded_in_all
+from resources.db.refund_events import refund_told, refunded_in_all
 from resources.db.refunds import claim_refunds, record_refund, record_refusal, still_due
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import Scribe, keep_outcome
 from resources.db.stuck import nudge_order, refund_failed_units
+from resources.db.tellers import Teller
 from resources.db.transitions import lock_order, lock_units, move_unit, settle_order
 from resources.db.vault import Vault
 from tests.pipelines.actors import ScriptedProvider

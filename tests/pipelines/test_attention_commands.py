@@ -16,8 +16,9 @@ from resources.db.operator_actions import Done
 from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_retry import RetryOptions
 from resources.db.payments import Booking, Payment, record_payment
-from resources.db.refund_events import Teller, refunded_in_all
+from resources.db.refund_events import refunded_in_all
 from resources.db.refunds import request_refund
+from resources.db.tellers import Teller
 from resources.db.transitions import hold_order, lock_order, lock_units, move_unit
 from resources.operator_desk import OperatorDesk
 from tests.cli.typed import parsed

@@ -13,7 +13,8 @@ from resources.db.books import check_books
 from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_retry import RetryOptions
 from resources.db.payments import Booking, Payment, PaymentResult, record_payment
-from resources.db.refund_events import Teller, refunded_in_all
+from resources.db.refund_events import refunded_in_all
+from resources.db.tellers import Teller
 from tests.pipelines.conftest import Rows, Shop
 from tests.pipelines.operating import Counter
 from tests.resources.db.shop import order_state, paid_order, place_order, unit_states

@@ -21,10 +21,11 @@ from resources.db.audit import Operator
 from resources.db.disputes import dispute_told
 from resources.db.operator_retry import RetryOptions
 from resources.db.order_store import claim_units
-from resources.db.refund_events import Teller, refunded_in_all
+from resources.db.refund_events import refunded_in_all
 from resources.db.rounds import RetryPolicy, end_round
 from resources.db.settlement import Scribe
 from resources.db.stuck import refund_failed_units
+from resources.db.tellers import Teller
 from resources.db.transitions import hold_order, lock_order
 from resources.operator_desk import OperatorDesk
 from tests.pipelines.actors import ScriptedProvider, accepts, rejects, sells

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from esim.errors import NotFound, PaymentRejected, PaymentUnavailable, Refused
 from esim.money import Money
+from esim.orders import OrderStatus
 from esim.ports import Capabilities, CheckoutSession, PaymentGateway
 from esim.purchase import Cancelled, CancelRefused, ErrorType
 from pipelines.aftermath import pay_refunds, send_notices
@@ -78,6 +79,15 @@ def test_unpaid_order_is_cancelled_here_and_its_page_closed(shop: Shop, counter:
     counter.do(cancel(order_id))
     assert (gateway.page, order_state(shop.engine, order_id)) == ("expired", "cancelled")
     assert unit_states(shop.engine, order_id) == ["cancelled"]
+
+
+def test_order_whose_payment_failed_is_over(shop: Shop, counter: Counter) -> None:
+    order_id = open_checkout(shop, PageGateway("expired"))
+    with shop.engine.begin() as conn:
+        into = OrderStatus.FAILED
+        cancel_unpaid(conn, order_id, reason="the bank refused", actor="stripe", now=shop.clock.now, into=into)
+    assert counter.once(cancel(order_id)).changes == ()
+    assert order_state(shop.engine, order_id) == "failed"
 
 
 def test_page_whose_webhook_is_quicker_leaves_the_action_audited(shop: Shop, counter: Counter, rows: Rows) -> None:

@@ -8,7 +8,8 @@ import pytest
 from esim.errors import PaymentUnavailable
 from esim.money import Money
 from pipelines.operator_jobs import OrderAction, ProviderAction, operate_order, operate_provider, operator_jobs
-from resources.db.refund_events import Teller, refunded_in_all
+from resources.db.refund_events import refunded_in_all
+from resources.db.tellers import Teller
 from resources.order_operations import OrderTools, utc_now
 from tests.pipelines.actors import never_hears, sells_without_answer
 from tests.pipelines.conftest import Shop

@@ -19,9 +19,10 @@ from resources.db.operator_refunds import RefundOptions, refund_units
 from resources.db.operator_resolve import Doubt
 from resources.db.order_store import claim_units
 from resources.db.payments import Booking, Payment, record_payment
-from resources.db.refund_events import Teller, refund_told, refunded_in_all
+from resources.db.refund_events import refund_told, refunded_in_all
 from resources.db.refunds import request_unit_refund
 from resources.db.stuck import refund_failed_units
+from resources.db.tellers import Teller
 from resources.db.transitions import hold_order, lock_order, lock_units, move_unit
 from tests.pipelines.actors import ScriptedProvider, never_hears, rejects, sells_without_answer, wait_until
 from tests.pipelines.conftest import Shop

@@ -11,8 +11,9 @@ from esim.orders import UnitStatus
 from esim.ports import PaymentGateway, Refund
 from esim.purchase import ErrorType
 from pipelines.aftermath import pay_refunds
-from resources.db.refund_events import Teller, refund_told
+from resources.db.refund_events import refund_told
 from resources.db.refunds import request_refund, request_unit_refund
+from resources.db.tellers import Teller
 from resources.db.transitions import lock_order, lock_units, move_unit
 from tests.pipelines.actors import RefundingGateway, rejects
 from tests.pipelines.conftest import Shop

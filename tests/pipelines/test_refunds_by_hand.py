@@ -13,11 +13,13 @@ from esim.money import Money
 from esim.ports import PaymentEvent, Refund
 from esim.purchase import ErrorType
 from pipelines.aftermath import pay_refunds, send_notices
+from resources.db.attention import items_of_order
 from resources.db.books import check_books
 from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_retry import RetryOptions
 from resources.db.payments import Booking
-from resources.db.refund_events import Teller, refunded_in_all
+from resources.db.refund_events import refunded_in_all
+from resources.db.tellers import Teller
 from resources.payment_events import TakenEvent, take_event_asking
 from tests.pipelines.actors import rejects
 from tests.pipelines.conftest import Shop
@@ -371,3 +373,80 @@ def test_an_event_that_needs_an_answer_is_not_taken_while_there_is_none(shop: Sh
     assert rows("select 1 from inbox_events where type = 'charge.refunded'") == []
     shop.gateway.away = None
     assert charge_refunded(shop, order_id, PRICE) == "known already"
+
+
+# --- a refund by hand that failed -----------------------------------------------------------------------------------
+
+
+def fails(shop: Shop, made: Refund) -> Refund:
+    """Have a refund by hand fail at the payment service; nobody is told yet."""
+    place = shop.gateway.by_hand.index(made)
+    shop.gateway.by_hand[place] = replace(made, status="failed")
+    return shop.gateway.by_hand[place]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_a_refund_by_hand_that_fails_leaves_nothing_in_the_books_in_whatever_order_it_is_told(
+    shop: Shop, rows: Rows, order: tuple[int, ...]
+) -> None:
+    order_id = paid_order(shop.engine)
+    shop.drain()
+    made = shop.gateway.pays_by_hand(intent_of(order_id), PRICE)
+    story = [
+        lambda: charge_refunded(shop, order_id, PRICE),
+        lambda: refund_updated(shop, order_id, made, "succeeded"),
+        lambda: refund_updated(shop, order_id, fails(shop, made), "failed"),
+    ]
+    for place in order:
+        story[place]()
+    assert (money(shop).get("refunds", 0), money(shop)["cash"], refunded(rows)) == (0, PRICE, 0)
+    assert unit_states(shop.engine, order_id) == ["delivered"]
+    assert disagreements(shop) == []
+
+
+def test_a_refund_by_hand_that_fails_is_told_to_operations_once(shop: Shop, rows: Rows) -> None:
+    order_id = sold_out(shop, 1)
+    made = shop.gateway.pays_by_hand(intent_of(order_id), PRICE)
+    charge_refunded(shop, order_id, PRICE)
+    failed = fails(shop, made)
+    assert refund_updated(shop, order_id, failed, "failed") == "refunds compared, some were not known"
+    assert refund_updated(shop, order_id, failed, "canceled") == "known already"
+    [told] = rows("select payload->>'text' as text from outbox where key like 'slack:refund_failed:%'")
+    assert "a refund of 4.99 USD by hand (re_hand_1) did not reach the customer" in str(told["text"])
+    assert "did not reach the customer" in str(rows("select hold_reason from orders")[0]["hold_reason"])
+
+
+def test_of_several_refunds_by_hand_only_the_one_that_failed_is_taken_back(shop: Shop, rows: Rows) -> None:
+    order_id = paid_order(shop.engine, units=3)
+    shop.drain()
+    shop.gateway.pays_by_hand(intent_of(order_id), 100)
+    lost = shop.gateway.pays_by_hand(intent_of(order_id), 200)
+    charge_refunded(shop, order_id, 300)  # both of them are told of at once
+    shop.gateway.pays_by_hand(intent_of(order_id), 50)
+    charge_refunded(shop, order_id, 350)
+    refund_updated(shop, order_id, fails(shop, lost), "failed")
+    assert (money(shop)["refunds"], refunded(rows)) == (150, 150)
+    assert charge_refunded(shop, order_id, 300) == "duplicate"
+    assert disagreements(shop) == []
+
+
+@pytest.mark.parametrize("by_bank", [True, False], ids=["by bank", "in the dashboard"])
+def test_an_esim_whose_refund_by_hand_failed_waits_for_a_person_until_it_is_made_good(
+    shop: Shop, counter: Counter, rows: Rows, by_bank: bool
+) -> None:
+    order_id = sold_out(shop, 2)
+    made = shop.gateway.pays_by_hand(intent_of(order_id), 2 * PRICE)
+    counter.do(elsewhere(order_id))
+    assert (unit_states(shop.engine, order_id), disagreements(shop)) == (["refunded"] * 2, [])
+    refund_updated(shop, order_id, fails(shop, made), "failed")
+    assert disagreements(shop) == ["unit_refund_differs"] * 2
+    with shop.engine.connect() as conn:
+        items = items_of_order(conn, order_id, shop.clock.now)
+    assert [(item.kind, "--paid-elsewhere" in item.commands[0]) for item in items] == [("refund_failed", True)] * 2
+    if not by_bank:
+        shop.gateway.pays_by_hand(intent_of(order_id), 2 * PRICE)
+    done = counter.do(elsewhere(order_id))
+    assert [("of it booked now" in change) for change in done.changes] == ([True] * 2 if by_bank else [False])
+    assert (money(shop)["refunds"], refunded(rows), disagreements(shop)) == (2 * PRICE, 2 * PRICE, [])
+    with shop.engine.connect() as conn:
+        assert items_of_order(conn, order_id, shop.clock.now) == []

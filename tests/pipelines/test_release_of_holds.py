@@ -17,7 +17,8 @@ from resources.db.attention import Item, attention
 from resources.db.operator_refunds import RefundOptions
 from resources.db.operator_retry import RetryOptions
 from resources.db.payments import Booking, Payment, record_payment
-from resources.db.refund_events import Teller, refunded_in_all
+from resources.db.refund_events import refunded_in_all
+from resources.db.tellers import Teller
 from resources.db.transitions import hold_order, lock_order
 from resources.operator_desk import OperatorDesk
 from tests.cli.typed import parse
