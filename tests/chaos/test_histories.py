@@ -6,13 +6,13 @@ explain every state. `make histories` plays ten thousand; the test run plays a f
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import count
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import pytest
@@ -136,6 +136,9 @@ class OneTransaction:
         return self
 
 
+T = TypeVar("T")
+
+
 @dataclass
 class Work:
     """What one worker holds, or held: its claim and the purchase it began, if any."""
@@ -165,6 +168,7 @@ class OrderHistory(RuleBasedStateMachine):
         trial = TrialOrder("landed_cost", 0)
         self.desk = PurchaseDesk(self.engine, self.vault, lambda: self.now, self.providers, trial)
         self.works: list[Work] = []
+        self.by_hand: list[Refund] = []  # at the payment service
         self.esims: dict[str, EsimProfile] = {}
         self.serial = count(1)
         self.may_dispute, self.by_hand_left, self.payments_left = False, 0, 3
@@ -215,37 +219,53 @@ class OrderHistory(RuleBasedStateMachine):
     @rule(minor=st.integers(1, 2 * PRICE))
     @precondition(lambda self: self.by_hand_left > 0)
     def some_is_paid_back_by_hand(self, minor: int) -> None:
-        [(ours,)] = self._rows(
+        [(machine,)] = self._rows(
             "select coalesce(sum(amount_minor), 0)::bigint from refunds where payment_intent = :intent"
-            " and state in ('requested', 'sent', 'succeeded')",
+            " and esim_n is not null and state in ('requested', 'sent', 'succeeded')",
             intent=self.intent,
         )
-        total = min(int(ours) + minor, 2 * PRICE)  # the payment service pays back no more than was paid
+        before = int(str(machine)) + self._standing_by_hand()
         self.by_hand_left -= 1
-        amount = Money(total, "USD")
-        try:
-            told = refunded_in_all(self.conn, self.order_id, self.intent, amount, self._teller())
-        except RefundsUnclear:
-            listed = self._listed(minor)
-            told = refunded_in_all(self.conn, self.order_id, self.intent, amount, self._teller(), listed)
-        self.played[told] += 1
+        if before < 2 * PRICE:  # the payment service pays back no more than was paid
+            amount = Money(min(minor, 2 * PRICE - before), "USD")
+            self.by_hand.append(Refund(f"re_hand_{next(self.serial)}", amount, "succeeded", self.intent))
+            total = Money(before + amount.minor, "USD")
+            self._hear(lambda listed: refunded_in_all(*self._about(), self.intent, total, self._teller(), listed))
 
-    def _listed(self, more: int) -> list[Refund]:
-        """Return the payment's refunds as the payment service lists them: ours, and all that was refunded by hand."""
+    @rule(pick=st.integers(0, 9))
+    @precondition(lambda self: self._standing_by_hand() > 0)
+    def a_refund_by_hand_fails(self, pick: int) -> None:
+        made = self._pick([one for one in self.by_hand if one.status == "succeeded"], pick)
+        lost = replace(made, status="failed")
+        self.by_hand[self.by_hand.index(made)] = lost
+        self._hear(lambda listed: refund_told(*self._about(), lost, "", self._teller(), listed))
+
+    def _hear(self, news: Callable[[Sequence[Refund] | None], str]) -> None:
+        try:
+            told = news(None)
+        except RefundsUnclear:
+            told = news(self._listed())
+        self.played[f"by hand: {told}"] += 1
+
+    def _about(self) -> tuple[Connection, UUID]:
+        return self.conn, self.order_id
+
+    def _standing_by_hand(self) -> int:
+        mine = (one for one in self.by_hand if one.payment_intent == self.intent and one.status == "succeeded")
+        return sum(one.amount.minor for one in mine)
+
+    def _listed(self) -> list[Refund]:
+        """Return the payment's refunds as the payment service lists them: ours, and all that were made by hand."""
         rows = self._rows(
-            "select stripe_refund_id, amount_minor, state, esim_n is not null from refunds"
-            " where payment_intent = :intent and state in ('sent', 'succeeded', 'failed') order by refund_key",
+            "select stripe_refund_id, amount_minor, state from refunds where payment_intent = :intent"
+            " and esim_n is not null and stripe_refund_id is not null order by refund_key",
             intent=self.intent,
         )
-        gone = [(name, int(str(minor)), state != "failed", ours) for name, minor, state, ours in rows]
-        ours = [(name, minor, paid) for name, minor, paid, machine in gone if machine and name is not None]
-        before = sum(minor for _, minor, paid, machine in gone if paid and not machine)
-        left = 2 * PRICE - sum(minor for _, minor, paid, _ in gone if paid)
-        made = [*ours, ("re_hand", before + min(more, max(left, 0)), True)]
-        return [
-            Refund(str(name), Money(minor, "USD"), "succeeded" if paid else "failed", self.intent)
-            for name, minor, paid in made
+        ours = [
+            Refund(str(name), Money(int(str(minor)), "USD"), "failed" * (state == "failed") or "succeeded", self.intent)
+            for name, minor, state in rows
         ]
+        return [*ours, *(one for one in self.by_hand if one.payment_intent == self.intent)]
 
     # --- workers --------------------------------------------------------------------------------------------------
 
@@ -400,6 +420,9 @@ class OrderHistory(RuleBasedStateMachine):
         assert seen["refunded"] == min(seen["went_back"], 2 * PRICE), "the order knows what went back"
         assert seen["refunds"] == seen["went_back_booked"] * 10_000, "what went back is booked"
         assert seen["disputed"] == seen["withdrawn"] * 10_000, "what banks took and gave is booked once"
+        booked = "select coalesce(sum(amount_minor), 0)::bigint from refunds where refund_key like 'external%'"
+        [(by_hand,)] = self._rows(f"{booked} and state = 'succeeded' and payment_intent = :intent", intent=self.intent)
+        assert by_hand == self._standing_by_hand(), "what was paid back by hand, and no more, is written down"
         self._events_explain(seen)
         units = [UnitStatus(status) for status in seen["units"].values()]
         if seen["hold_reason"] is None and seen["status"] not in {"pending", "cancelled", "attention", "paid"}:
@@ -429,8 +452,8 @@ class OrderHistory(RuleBasedStateMachine):
         profile = self.esims.setdefault(reference, EsimProfile(f"89{next(self.serial):017d}", "smdp.example", "CODE"))
         return Provisioned(profile, f"order-{reference}", Cost(Decimal(2), "USD"))
 
-    def _pick(self, works: list[Work], pick: int) -> Work:
-        return works[pick % len(works)]
+    def _pick(self, some: list[T], pick: int) -> T:
+        return some[pick % len(some)]
 
     def _is_held(self) -> bool:
         return self._rows("select 1 from orders where hold_reason is not null") != []
