@@ -38,6 +38,22 @@ with made as (
 ), v as (
     insert into order_events (order_id, esim_n, from_status, to_status, reason, actor, at)
     select order_id, 1, 'working', 'delivered', 'eSIM delivered', 'bench', at from made
+), x as (
+    insert into inbox_events (source, event_id, type, order_id, handled, received_at)
+    select 'stripe', 'evt_old' || n, 'checkout.session.completed', order_id, 'paid', at from made
+), r as (
+    insert into refunds (refund_key, order_id, esim_n, payment_intent, amount_minor, currency, reason, state,
+        finished_at)
+    select 'refund\\:old' || n, order_id, 1, 'pi_old' || n, 499, 'USD', 'bench', 'succeeded', at
+    from made where n % 50 = 0
+), l as (
+    insert into ledger_entries (posting_key, order_id, account, amount_micros, original_amount, original_currency,
+        esim_n)
+    select p.key || n, order_id, p.account, p.micros, p.micros / 1e6, 'USD', p.unit
+    from made, (values ('payment\\:pi_old', 'cash', 4990000, null),
+        ('payment\\:pi_old', 'customer_payment', -4990000, null), ('cost\\:old', 'cost_of_sales', 2000000, 1),
+        ('cost\\:old', 'provider_balance', -2000000, 1)
+    ) p(key, account, micros, unit)
 )
 insert into outbox (key, channel, kind, order_id, sent_at)
 select 'old:' || n, 'mail', 'order_confirmation', order_id, at from made

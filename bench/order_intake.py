@@ -1,22 +1,31 @@
-"""Signed payment events at a steady pace, and what is left of them when the API is killed in the middle."""
+"""Signed payment events at a steady pace: how they are taken, what of them is delivered, and what a kill leaves."""
 
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
+from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy import text
 
-from bench.order_shop import BenchShop, CpuShares, bench_shop
+from bench.order_shop import DELIVERED, BenchShop, CpuShares, bench_shop
 
 PER_SECOND, SECONDS, CONNECTIONS = 500, 12, 32
 KILLED_AFTER_SECONDS = 4.0
-Judge = Callable[[str, float, float, str], None]
+ORDERS_PER_SECOND, ARRIVING_PER_SECOND, SUSTAINED_SECONDS = 200, 205, 20
+
+
+class Judge(Protocol):
+    """Prints a figure beside its target, and remembers a miss."""
+
+    def __call__(self, name: str, value: float, target: float, unit: str, *, at_least: bool = False) -> None:
+        """Judge one figure."""
 
 
 @dataclass
@@ -29,20 +38,61 @@ class Load:
 
 
 def intake(judge: Judge) -> None:
-    """Send events at a steady pace to the API alone, then again with the API killed on the way."""
+    """Send events at a steady pace to the API alone and with all else at work, then with the API killed on the way."""
+    with bench_shop(0) as shop:
+        shop.place(64, paid=True)
+        shop.wait_until(DELIVERED, 64, 90)
+        shop.finish_start()
+        _take(shop, judge, "everything running, drains at work")
     with bench_shop(0, parts=("sandbox", "api")) as shop:
-        with CpuShares(shop) as shares:
-            load = asyncio.run(_send_all(shop, _events(shop, PER_SECOND * SECONDS)))
-        load.ms.sort()
-        print(f"webhook intake at {PER_SECOND} events/s for {SECONDS} s: {dict(load.statuses)}; {shares}")
-        judge("webhook intake p99", load.ms[int(len(load.ms) * 0.99)], 50, "ms")
+        _take(shop, judge, "the API alone")
         events = _events(shop, PER_SECOND * SECONDS)
-        load = asyncio.run(_send_all(shop, events, kill=shop.processes["api"].pid))
+        load = asyncio.run(_send_all(shop, events, PER_SECOND, kill=shop.processes["api"].pid))
         with shop.engine.connect() as conn:
             noted = set(conn.execute(text("select event_id from inbox_events where handled = 'paid'")).scalars())
         lost = len(load.taken - noted)
         print(f"  API killed after {KILLED_AFTER_SECONDS:.0f} s: {len(load.taken)} events answered 2xx, {lost} lost")
+        if not load.taken:
+            sys.exit("no event was taken before the kill")
         judge("events answered 2xx and lost in the kill", float(lost) + 1, 1, "(+1)")
+
+
+def _take(shop: BenchShop, judge: Judge, what: str) -> None:
+    with CpuShares(shop) as shares:
+        load = asyncio.run(_send_all(shop, _events(shop, PER_SECOND * SECONDS), PER_SECOND))
+    load.ms.sort()
+    print(f"webhook intake at {PER_SECOND} events/s for {SECONDS} s, {what}: {dict(load.statuses)}; {shares}")
+    judge(f"webhook intake p99, {what}", load.ms[int(len(load.ms) * 0.99)], 50, "ms")
+    judge(f"events answered 2xx, {what}", len(load.taken), PER_SECOND * SECONDS, "events", at_least=True)
+
+
+def sustained(judge: Judge, latency_ms: int) -> None:
+    """Pay orders by webhook at a steady pace while everything runs; see that deliveries keep pace."""
+    with bench_shop(latency_ms) as shop:
+        shop.place(64, paid=True)
+        shop.wait_until(DELIVERED, 64, 90)
+        shop.settle()
+        shop.finish_start()
+        events = _events(shop, ARRIVING_PER_SECOND * SUSTAINED_SECONDS)
+        before = shop.number(DELIVERED)
+        with CpuShares(shop) as shares:
+            load = asyncio.run(_send_all(shop, events, ARRIVING_PER_SECOND))
+            waiting = before + len(load.taken) - shop.number(DELIVERED)
+            if not shop.wait_until(DELIVERED, before + len(load.taken), 120):
+                sys.exit("what was paid was not delivered in two minutes")
+        rate = shop.number(
+            "select count(*) * 0.8 / extract(epoch from percentile_cont(0.9) within group (order by at)"
+            " - percentile_cont(0.1) within group (order by at)) from (select delivered_at as at from esims"
+            " where status = 'delivered' order by delivered_at desc limit :n) d",
+            n=len(load.taken),
+        )
+        print(
+            f"{ARRIVING_PER_SECOND} orders/s paid by webhook for {SUSTAINED_SECONDS} s, sandbox latency {latency_ms} ms"
+        )
+        judge(
+            f"sustained, paid by webhook, latency {latency_ms} ms", rate, ORDERS_PER_SECOND, "orders/s", at_least=True
+        )
+        print(f"  {waiting:.0f} in work when the last was paid; {shares}")
 
 
 def _events(shop: BenchShop, count: int) -> list[tuple[UUID, bytes]]:
@@ -57,12 +107,14 @@ def _events(shop: BenchShop, count: int) -> list[tuple[UUID, bytes]]:
     return requests
 
 
-async def _send_all(shop: BenchShop, events: Sequence[tuple[UUID, bytes]], kill: int | None = None) -> Load:
+async def _send_all(
+    shop: BenchShop, events: Sequence[tuple[UUID, bytes]], per_second: int, kill: int | None = None
+) -> Load:
     load, queue = Load(), asyncio.Queue[tuple[float, UUID, bytes]]()
     senders = [asyncio.create_task(_sender(shop, queue, load)) for _ in range(CONNECTIONS)]
     started = time.perf_counter()
     for n, (order_id, request) in enumerate(events):
-        due = started + n / PER_SECOND
+        due = started + n / per_second
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if kill is not None and due - started >= KILLED_AFTER_SECONDS:
             os.kill(kill, signal.SIGKILL)

@@ -29,6 +29,7 @@ from resources.db.tables import esims, ledger_entries, order_events, order_items
 from resources.settings import Settings
 
 PLANS = 400
+DELIVERED = "select count(*) from esims where status = 'delivered'"
 MOST_ROWS = 2_000
 _CHOICE = text(
     """

@@ -73,6 +73,18 @@ def test_a_hint_about_our_purchase_is_noted_once_and_left_to_be_read_again(
         assert conn.scalar(select(purchase_attempts.c.state)) == "pending"  # nothing is believed
 
 
+def test_a_hint_that_cannot_be_kept_is_a_5xx_so_that_the_provider_sends_it_again(
+    api: ServedApi, engine: Engine, purchase: str
+) -> None:
+    with engine.begin() as conn:
+        conn.exec_driver_sql("alter table inbox_events rename to inbox_away")
+    assert_problem(post(api, "esim_access", ready("B2400")), 500)
+    with engine.begin() as conn:
+        conn.exec_driver_sql("alter table inbox_away rename to inbox_events")
+    assert post(api, "esim_access", ready("B2400")).status_code == 200
+    assert len(inbox(engine)) == 1
+
+
 def test_a_stranger_cannot_fill_the_inbox_of_a_provider_that_does_not_sign(api: ServedApi, engine: Engine) -> None:
     for n in range(3):
         body = ready(f"B{n}", f"n{n}")

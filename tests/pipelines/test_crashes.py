@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
+from esim.errors import LeaseLost
 from esim.money import Cost
 from esim.ports import Serialise
+from esim.provisioning import Exhausted, Held, Waiting
 from esim.purchase import ErrorType, EventKind, Evidence, Outcome, Prepared, ProviderEvent, PurchaseRequest, Rejected
 from pipelines.unit_work import UnitReport, work_unit
 from resources.db import inbox
@@ -20,6 +22,8 @@ from resources.db.attempts import Lease
 from resources.db.databases import Databases, make_engine
 from resources.db.leases import extend_leases, lock_unit, reclaim_expired
 from resources.db.order_store import LEASE_SECONDS, Claim, claim_units
+from resources.db.rounds import RetryPolicy, end_round
+from resources.db.settlement import Scribe
 from resources.db.transitions import lock_order
 from resources.order_operations import IDLE_TRANSACTION_SECONDS
 from tests.pipelines.actors import ScriptedProvider, never_hears, rejects, sells_without_answer
@@ -246,6 +250,22 @@ def test_writes_of_a_lost_lease_change_nothing(shop: Shop, rows: Rows) -> None:
     assert (rows("select * from purchase_attempts"), shop.cheap.asked) == ([], [])
     assert extend_leases(shop.engine, "drain-b", [old.esim_id], shop.clock.now) == {}
     assert extend_leases(shop.engine, "drain-a", [old.esim_id], shop.clock.now) == {old.esim_id: new.fence}
+
+
+@pytest.mark.parametrize(
+    "result", [Exhausted(False, ErrorType.OUT_OF_STOCK, "all refused"), Waiting(60.0, "resting"), Held()], ids=repr
+)
+def test_a_lost_lease_ends_no_round(shop: Shop, rows: Rows, result: Exhausted | Waiting | Held) -> None:
+    order_id = paid_order(shop.engine)
+    old = claim_one(shop, "drain-a")
+    shop.clock.advance(seconds=LEASE_SECONDS + 1)
+    reclaim_expired(shop.engine, "drain-b", shop.clock.now)
+    claim_one(shop, "drain-b")
+    before = rows("select (select xmin::text from esims) as unit, (select xmin::text from orders) as its_order")
+    with pytest.raises(LeaseLost):
+        end_round(shop.engine, old, result, RetryPolicy(0, True), Scribe(shop.tools.vault, "drain-a", shop.clock.now))
+    assert rows("select (select xmin::text from esims) as unit, (select xmin::text from orders) as its_order") == before
+    assert (unit_states(shop.engine, order_id), rows("select * from refunds")) == (["working"], [])
 
 
 def test_busy_slot_makes_others_wait_without_a_failure(shop: Shop, rows: Rows) -> None:

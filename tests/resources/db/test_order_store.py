@@ -16,7 +16,15 @@ from resources.db import drains, inbox, notices
 from resources.db.candidates import UnitSale
 from resources.db.inbox import provider_work
 from resources.db.leases import reclaim_expired
-from resources.db.order_store import LEASE_SECONDS, Claim, claim_open_units, claim_units, due_in_seconds, waiting_units
+from resources.db.order_store import (
+    CLAIM,
+    LEASE_SECONDS,
+    Claim,
+    claim_open_units,
+    claim_units,
+    due_in_seconds,
+    waiting_units,
+)
 from resources.db.rounds import RetryPolicy, next_round_at
 from resources.db.tables import esims, orders, outbox
 from resources.db.transitions import lock_units, move_unit, settle_order
@@ -186,10 +194,7 @@ def test_room_counts_living_drains_only(engine: Engine) -> None:
 def test_claiming_uses_its_index(engine: Engine) -> None:
     with engine.begin() as conn:
         conn.execute(text("set local enable_seqscan = off"))
-        plan = conn.execute(
-            text(
-                "explain select esim_id from esims where status = 'queued' and next_attempt_at <= now()"
-                " order by next_attempt_at limit 16 for update skip locked"
-            )
-        )
-        assert "ix_esims_claimable" in "\n".join(plan.scalars())
+        values = {"now": NOW, "limit": 16, "owner": "a", "until": NOW, "run_id": None}
+        plan = "\n".join(conn.execute(text(f"explain {CLAIM.text}"), values).scalars())
+    assert "ix_esims_claimable" in plan
+    assert "Seq Scan on orders" not in plan
