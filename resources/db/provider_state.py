@@ -78,7 +78,7 @@ def note_outcomes(engine: Engine, outcomes: Sequence[tuple[str, Outcome, datetim
 
 
 def reset_circuit(conn: Connection, slug: str, actor: str = "operator", now: datetime | None = None) -> None:
-    """Close a provider's circuit at once: an operator knows better."""
+    """Close a provider's circuit and forget how its purchases fared so far, at once: an operator knows better."""
     at = now or conn.execute(select(func.now())).scalar_one()
     closed = {"failures": 0, "open_until": None, "probe_at": None}
     conn.execute(update(providers).where(providers.c.slug == slug).values(**closed))
