@@ -41,8 +41,8 @@ def decide(resting: int, unfunded: int, last: LastRun | None) -> str:
     """Return why no watch of providers is started, with a number in it; empty when one is."""
     if not resting and not unfunded:
         return "0 providers rest or are out of funds"
-    if last is not None and last.wait:
-        return last.wait
+    if last is not None and (wait := last.wait()):
+        return wait
     if not resting and last is not None and last.seconds_ago < UNFUNDED_EVERY.total_seconds():
         return f"{unfunded} providers are out of funds; they were asked {last.seconds_ago:.0f} s ago"
     return ""
