@@ -53,7 +53,7 @@ def decide(before: Cursor | None, now: Look, last: LastRun | None) -> str:
 
 @dg.sensor(
     job=republish_catalogue,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Republishes when a provider or offer fails, recovers or is switched, or when rules or rates change.",
 )

@@ -1,4 +1,4 @@
-"""From purchases to providers' health: rolled up three times a minute, reported on change, probed while one rests.
+"""From purchases to providers' health: rolled up every ten seconds, reported on change, probed while one rests.
 
 The roll-up is one indexed read of a few hundred rows. Reports are made without a run: a materialization of
 `ops/provider_health` and an evaluation of each provider's check.
@@ -50,7 +50,7 @@ def decide(resting: int, unfunded: int, last: LastRun | None) -> str:
 
 @dg.sensor(
     job=watch_resting_providers,
-    minimum_interval_seconds=20,
+    minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Rolls up providers' health, reports changes of it, and starts a watch while a provider rests.",
 )
