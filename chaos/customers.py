@@ -17,6 +17,7 @@ from chaos.tally import Tally
 
 _PATIENCE_SECONDS = 4.0
 _VISITS = 5
+PROMPT: Mapping[str, object] = {"copies": 1, "reorder": False, "lost": False, "delay_s": 0.0}  # webhooks
 _STRIPE_KEY = "sk_test_sandbox"
 SUCCEED, DECLINED, ABANDONED = "succeed", "fail", "abandoned"
 SECOND, PART_BACK, ALL_BACK, DISPUTE, WRONG_AMOUNT = (

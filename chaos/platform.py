@@ -1,7 +1,7 @@
 """The campaign on the whole running platform: its own parts as processes, in real time, killed at random.
 
-storm (faults, customers, kills) -> faults end, lost webhooks are healed -> recovery of each part -> quiet, with
-nobody's help -> all sides are read and compared.
+storm (faults, customers, kills) -> faults end, lost webhooks are healed -> recovery of each part -> one provider goes
+down and comes back -> quiet, with nobody's help -> all sides are read and compared.
 """
 
 from collections import Counter
@@ -19,6 +19,7 @@ from chaos.campaign import BUYERS_AT_ONCE, Result, count_ends
 from chaos.customers import Basket, Buyer, Customers, draw_buyer
 from chaos.hand import KINDS, Hand, draw_kinds
 from chaos.invariants import check
+from chaos.outage import time_an_outage
 from chaos.parts import Parts, Process
 from chaos.patience import rest
 from chaos.platform_recovery import Back, recover_each
@@ -83,7 +84,7 @@ def own_settings(seed: int) -> dict[str, str]:
 def play_platform(
     settings: Settings, processes: Processes, seed: int, orders: int, say: Callable[[str], None]
 ) -> tuple[Result, list[Back]]:
-    """Play the campaign; return what it came to, and how long each part took to be back."""
+    """Play the campaign; return what it came to, and how long each part and a best price took to be back."""
     started, tally = monotonic(), Tally()
     urls = databases(settings)
     parts = Parts(processes.start, processes.end, tally)
@@ -101,14 +102,15 @@ def play_platform(
         for basket in storm.baskets:
             customers.trouble(basket)
         back, baskets = recover_each(engine, parts, hand, customers, package_ids, say)
-        rest(engine, outside, customers, [*storm.baskets, *baskets], tally)
+        moved, ordered = time_an_outage(engine, outside, customers, package_ids, say)
+        rest(engine, outside, customers, [*storm.baskets, *baskets, *ordered], tally)
         customers.close()
         sides = read_sides(engine, outside, Vault.from_settings(settings))
         tally.take_over(Counter({f"fault at {name}": count for name, count in outside.struck().items()}))
         outside.http.close()
     violations, waiting = check(sides)
     count_ends(sides, tally)
-    return Result(f"platform-{seed}", violations, waiting, tally.counts, sides, monotonic() - started), back
+    return Result(f"platform-{seed}", violations, waiting, tally.counts, sides, monotonic() - started), [*back, *moved]
 
 
 class _Storm:

@@ -96,10 +96,9 @@ class Report:
                 f"| {r.scenario} | {_seconds(r.seconds)} | {'yes' if r.interrupted_delivered else 'no'} |"
                 for r in self.recovered
             ]
-        if self.back:
-            fresh = f"a fresh order was delivered after (limit {BACK_WITHIN_SECONDS:.0f} s)"
-            lines += ["", f"| platform recovery | {fresh} |", "|---|---:|"]
-            lines += [f"| {b.killed} | {_seconds(b.seconds)} |" for b in self.back]
+        for done in dict.fromkeys(each.done for each in self.back):
+            lines += ["", f"| platform recovery | {done} after (limit {BACK_WITHIN_SECONDS:.0f} s) |", "|---|---:|"]
+            lines += [f"| {b.killed} | {_seconds(b.seconds)} |" for b in self.back if b.done == done]
         return "\n".join([*lines, *(f"A stage broke down: {line}" for line in self.crashed)])
 
 

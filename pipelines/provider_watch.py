@@ -1,8 +1,8 @@
 """Reads that tell how providers are doing without buying anything: balances, and probes of providers that rest.
 
 `watch_providers` is one bounded run per outage: it lasts while a circuit is open, and asks each resting provider for
-its balance just before its rest is over. A provider that cannot be reached rests on; any answer, even a refusal, lets
-the next purchase decide.
+its balance just before its rest is over. A provider that cannot be reached rests on and is asked again in twenty
+seconds; any answer, even a refusal, lets the next purchase decide.
 """
 
 from collections import Counter

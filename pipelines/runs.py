@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-RETRY_SECONDS = 300
+RETRY_SECONDS = 300  # unless a sensor is in more of a hurry
 YOUNG_SECONDS = 60  # a run that is older and has shown nothing is not waited for
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -25,13 +25,12 @@ class LastRun:
     tags: Mapping[str, str]
     seconds_ago: float
 
-    @property
-    def wait(self) -> str:
-        """Why no other run may start now, with a number in it; empty when one may."""
+    def wait(self, retry_seconds: int = RETRY_SECONDS) -> str:
+        """Return why no other run may start now, with a number in it; empty when one may."""
         if self.active:
             return f"a run is going; it was last heard of {self.seconds_ago:.0f} s ago"
-        if not self.succeeded and self.seconds_ago < RETRY_SECONDS:
-            return f"the last run failed {self.seconds_ago:.0f} s ago; next try after {RETRY_SECONDS} s"
+        if not self.succeeded and self.seconds_ago < retry_seconds:
+            return f"the last run failed {self.seconds_ago:.0f} s ago; next try after {retry_seconds} s"
         return ""
 
 

@@ -47,8 +47,8 @@ def decide(changed: list[str], last: LastRun | None, models: str) -> dg.RunReque
 def changed_orders_sensor(context: dg.SensorEvaluationContext, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
     """Look for rows the lake has not loaded, and for a refresh that failed."""
     last = last_run(context.instance, refresh_warehouse.name)
-    if last is not None and last.wait:
-        return dg.SkipReason(last.wait)
+    if last is not None and (wait := last.wait()):
+        return dg.SkipReason(wait)
     changed = tables_with_changes(lake.operational_store(), lake.lake())
     return decide(changed, last, models_version())
 

@@ -18,6 +18,8 @@ from pipelines.sensors.cursors import read_cursor
 from resources.db.tables import catalogue_versions
 from resources.order_operations import OrderTools, ToolSource
 
+RETRY_SECONDS = 20  # prices follow within a minute, also when a republication fails once
+
 
 class Look(NamedTuple):
     """What was seen: the digest of what decides prices, the newest version, and whether a republication made it."""
@@ -39,8 +41,8 @@ def decide(before: Cursor | None, now: Look, last: LastRun | None) -> str:
     """Return why there is nothing to republish, with a number in it; empty when there is."""
     if now.version == 0:
         return "version 0: nothing is published yet"
-    if last is not None and last.wait:
-        return last.wait
+    if last is not None and (wait := last.wait(RETRY_SECONDS)):
+        return wait
     failed = last is not None and not last.succeeded
     if failed or before is None or before.conditions != now.conditions:
         return ""
@@ -51,7 +53,7 @@ def decide(before: Cursor | None, now: Look, last: LastRun | None) -> str:
 
 @dg.sensor(
     job=republish_catalogue,
-    minimum_interval_seconds=30,
+    minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Republishes when a provider or offer fails, recovers or is switched, or when rules or rates change.",
 )

@@ -1,4 +1,4 @@
-"""From purchases to providers' health: rolled up three times a minute, reported on change, probed while one rests.
+"""From purchases to providers' health: rolled up every ten seconds, reported on change, probed while one rests.
 
 The roll-up is one indexed read of a few hundred rows. Reports are made without a run: a materialization of
 `ops/provider_health` and an evaluation of each provider's check.
@@ -41,8 +41,8 @@ def decide(resting: int, unfunded: int, last: LastRun | None) -> str:
     """Return why no watch of providers is started, with a number in it; empty when one is."""
     if not resting and not unfunded:
         return "0 providers rest or are out of funds"
-    if last is not None and last.wait:
-        return last.wait
+    if last is not None and (wait := last.wait()):
+        return wait
     if not resting and last is not None and last.seconds_ago < UNFUNDED_EVERY.total_seconds():
         return f"{unfunded} providers are out of funds; they were asked {last.seconds_ago:.0f} s ago"
     return ""
@@ -50,7 +50,7 @@ def decide(resting: int, unfunded: int, last: LastRun | None) -> str:
 
 @dg.sensor(
     job=watch_resting_providers,
-    minimum_interval_seconds=20,
+    minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Rolls up providers' health, reports changes of it, and starts a watch while a provider rests.",
 )

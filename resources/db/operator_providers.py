@@ -15,7 +15,7 @@ from resources.db.audit import Operator, record_action
 from resources.db.operator_actions import Done
 from resources.db.provider_health import read_health
 from resources.db.provider_state import follow_switch, reset_circuit
-from resources.db.tables import providers
+from resources.db.tables import provider_health, providers
 
 
 class Circuit(StrEnum):
@@ -132,20 +132,27 @@ def set_enabled(conn: Connection, slug: str, who: Operator, *, enabled: bool) ->
 
 
 def reset_provider(conn: Connection, slug: str, who: Operator) -> Done:
-    """Close a provider's circuit and forget its failures in a row.
+    """Close a provider's circuit and forget its failures, those in a row and those that made it degraded.
 
     Raises:
         NotFound: there is no such provider.
     """
     row = _locked(conn, slug)
-    if row.open_until is None and row.failures == 0:
+    since = provider_health.c.degraded_since
+    degraded = conn.scalar(select(since).where(provider_health.c.provider == slug)) is not None
+    was = circuit(row.open_until, who.now)
+    changes = []
+    if row.open_until is not None or row.failures:
+        changes.append(f"the circuit of {slug} is closed (it was {was} after {row.failures} failures)")
+    if degraded:
+        forgotten = "its purchases so far do not count; prices follow within a minute"
+        changes.append(f"{slug} is degraded no longer: {forgotten}")
+    if not changes:
         return Done(f"provider {slug}")
     reset_circuit(conn, slug, who.actor, who.now)
-    was = circuit(row.open_until, who.now)
-    changes = (f"the circuit of {slug} is closed (it was {was} after {row.failures} failures)",)
-    details = {"circuit": was, "failures": row.failures, "changes": list(changes)}
+    details = {"circuit": was, "failures": row.failures, "degraded": degraded, "changes": changes}
     record_action(conn, who, "provider reset", f"provider {slug}", details=details)
-    return Done(f"provider {slug}", changes)
+    return Done(f"provider {slug}", tuple(changes))
 
 
 def accept_catalogues(conn: Connection, slugs: Sequence[str], who: Operator) -> Done:

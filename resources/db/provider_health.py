@@ -1,18 +1,32 @@
 """The health table: figures of every provider's latest purchases, rolled up beside its circuit, balance and switches.
 
 Purchases write nothing here (at hundreds a second, one row per provider would be a queue): `refresh_health` reads the
-newest attempts of each provider through an index and writes the rows that differ.
+newest attempts of each provider through an index and writes the rows that differ. Since when a provider is judged, and
+how often it was degraded lately, its events say.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from esim.health import MOST_TRIALS, Condition, Figures, HealthRule, PastTrial, Standing, degraded, measure, standing
+from esim.health import (
+    MOST_TRIALS,
+    WINDOW,
+    Condition,
+    Figures,
+    HealthRule,
+    PastTrial,
+    Record,
+    Standing,
+    has_rested,
+    judge,
+    measure,
+    standing,
+)
 from esim.money import Cost
 from resources.db.alerts import AlertKind, end_alert, raise_alert
 from resources.db.provider_events import Event, note_event
@@ -23,6 +37,16 @@ _TRIALS = text(
     " from providers p cross join lateral (select * from purchase_attempts a where a.provider = p.slug"
     " order by a.attempt_id desc limit :most) a"
 )
+_RECORDS = text(
+    "select p.slug, p.open_until, h.degraded_since, e.judged_from, d.episodes from providers p"
+    " left join provider_health h on h.provider = p.slug cross join lateral ("
+    " select max(at) as judged_from, coalesce(max(at) filter (where event <> :recovered), :since) as well_at"
+    " from provider_events where provider = p.slug and event in (:closed, :reset, :recovered) and at > :since) e"
+    " cross join lateral (select count(*) as episodes from provider_events"
+    " where provider = p.slug and event = :degraded and at > e.well_at) d order by p.slug"
+)
+_WORDS = {event.name.lower(): event for event in (Event.CLOSED, Event.RESET, Event.RECOVERED, Event.DEGRADED)}
+_NOTHING = Figures(0, 0, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +73,25 @@ class ProviderHealth:
 def refresh_health(engine: Engine, rule: HealthRule, now: datetime) -> list[ProviderHealth]:
     """Compute every provider's figures, write those that changed, and return how all of them stand.
 
-    A provider that becomes degraded or recovers is noted and told of, once each.
+    A provider that becomes degraded or recovers is noted and told of, once each. Who looks at the same time waits, and
+    reads what was noted meanwhile.
     """
     with engine.begin() as conn:
-        measured = _measured(conn, now)
         stored = {row.provider: row for row in conn.execute(select(provider_health).with_for_update())}
-        for slug, figures in measured.items():
+        records, trials = _records(conn, now), _trials(conn)
+        for slug, record in records.items():
+            rested = has_rested(record, now)
+            figures = _NOTHING if rested else measure(trials.get(slug, ()), now, record.judged_from)
+            before = record.degraded_since
+            since = (before or now) if judge(figures, rule, record, now) else None
             row = stored.get(slug)
-            before = row.degraded_since if row is not None else None
-            since = (before or now) if degraded(figures, rule, already=before is not None) else None
             if row is None or _figures(row) != figures or before != since:
                 _write(conn, slug, figures, since, now)
-            _tell(conn, slug, figures, before, since, now)
+            if since is not None and before is None:
+                _tell_degraded(conn, slug, figures, now)
+            elif since is None and before is not None:
+                rest = now - before if rested else None
+                _tell_recovered(conn, slug, _why_recovered(figures, rest), now)
         return read_health(conn, now)
 
 
@@ -72,11 +103,17 @@ def read_health(conn: Connection, now: datetime) -> list[ProviderHealth]:
     return [_health(row, now) for row in rows]
 
 
-def _measured(conn: Connection, now: datetime) -> Mapping[str, Figures]:
-    trials: dict[str, list[PastTrial]] = {slug: [] for slug in conn.scalars(select(providers.c.slug))}
+def _records(conn: Connection, now: datetime) -> Mapping[str, Record]:
+    rows = conn.execute(_RECORDS, {**_WORDS, "since": now - WINDOW})
+    return {row.slug: Record(row.degraded_since, row.judged_from, row.episodes, row.open_until) for row in rows}
+
+
+def _trials(conn: Connection) -> Mapping[str, list[PastTrial]]:
+    trials = dict[str, list[PastTrial]]()
     for row in conn.execute(_TRIALS, {"most": MOST_TRIALS}):
-        trials[row.slug].append(PastTrial(row.state, row.error_type, row.sent, row.latency_ms, row.started_at))
-    return {slug: measure(each, now) for slug, each in sorted(trials.items())}
+        trial = PastTrial(row.state, row.error_type, row.sent, row.latency_ms, row.started_at)
+        trials.setdefault(row.slug, []).append(trial)
+    return trials
 
 
 def _write(conn: Connection, slug: str, figures: Figures, since: datetime | None, now: datetime) -> None:
@@ -92,18 +129,27 @@ def _write(conn: Connection, slug: str, figures: Figures, since: datetime | None
     conn.execute(fresh.on_conflict_do_update(index_elements=[provider_health.c.provider], set_=values))
 
 
-def _tell(
-    conn: Connection, slug: str, figures: Figures, before: datetime | None, since: datetime | None, now: datetime
-) -> None:
-    rate = f"{figures.successes} of the last {figures.attempts} purchases succeeded"
-    if since is not None and before is None:
-        note_event(conn, slug, Event.DEGRADED, rate, now)
-        text_ = f"{slug}: only {rate}; other providers' offers come first until it does better."
-        raise_alert(conn, AlertKind.PROVIDER_DEGRADED, slug, text_, now)
-    elif since is None and before is not None:
-        note_event(conn, slug, Event.RECOVERED, rate, now)
-        text_ = f"{slug}: {rate}; its offers may be the best price again."
-        end_alert(conn, AlertKind.PROVIDER_DEGRADED, slug, text_, now)
+def _tell_degraded(conn: Connection, slug: str, figures: Figures, now: datetime) -> None:
+    rate = _rate(figures)
+    note_event(conn, slug, Event.DEGRADED, rate, now)
+    text_ = f"{slug}: only {rate}; other providers' offers come first until it does better."
+    raise_alert(conn, AlertKind.PROVIDER_DEGRADED, slug, text_, now)
+
+
+def _tell_recovered(conn: Connection, slug: str, why: str, now: datetime) -> None:
+    note_event(conn, slug, Event.RECOVERED, why, now)
+    text_ = f"{slug}: {why}; its offers may be the best price again."
+    end_alert(conn, AlertKind.PROVIDER_DEGRADED, slug, text_, now)
+
+
+def _why_recovered(figures: Figures, rest: timedelta | None) -> str:
+    if rest is not None:
+        return f"it has rested for {rest // timedelta(seconds=1)} s; its next purchases decide"
+    return _rate(figures) if figures.attempts else "what failed before no longer counts"
+
+
+def _rate(figures: Figures) -> str:
+    return f"{figures.successes} of the last {figures.attempts} purchases succeeded"
 
 
 def _figures(row: Row[Any]) -> Figures:

@@ -3,7 +3,8 @@
 Five failures in a row open a circuit for a minute; then one purchase is let through as a probe: it closes the circuit
 or opens it again. Only what the provider is to blame for counts: a plan that is sold out or too dear is no failure.
 Before the minute is over a harmless read asks whether the provider answers at all (`claim_read_probe`): while it does
-not, its circuit stays open, and no customer is the probe.
+not, its circuit stays open, and no customer is the probe. Such reads cost nobody anything and are made about every
+twenty seconds from then on, so that a provider is bought from again soon after it is up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from resources.db.tables import providers
 
 FAILURES_TO_OPEN = 5
 OPEN_SECONDS = 60
+READ_AGAIN_SECONDS = 30  # the rest after a read that failed; longer than it takes to start another watch
 PROBE_LEAD_SECONDS = 10  # a read probe starts this long before the rest is over
 PROBE_CLAIM_SECONDS = 180  # a read takes as long at the most, its own retries included
 _NOTE_SUCCESS_EVERY = timedelta(seconds=5)  # one row per provider: not every purchase may queue for it
@@ -78,7 +80,7 @@ def note_outcomes(engine: Engine, outcomes: Sequence[tuple[str, Outcome, datetim
 
 
 def reset_circuit(conn: Connection, slug: str, actor: str = "operator", now: datetime | None = None) -> None:
-    """Close a provider's circuit at once: an operator knows better."""
+    """Close a provider's circuit and forget how its purchases fared so far, at once: an operator knows better."""
     at = now or conn.execute(select(func.now())).scalar_one()
     closed = {"failures": 0, "open_until": None, "probe_at": None}
     conn.execute(update(providers).where(providers.c.slug == slug).values(**closed))
@@ -123,11 +125,11 @@ def claim_read_probe(conn: Connection, slug: str, now: datetime) -> bool:
 
 
 def end_read_probe(conn: Connection, slug: str, error: str, now: datetime, actor: str) -> None:
-    """Let purchases through again where the read succeeded (`error` is empty); else the rest begins anew.
+    """Let purchases through again where the read succeeded (`error` is empty); else it rests on for half a minute.
 
     A circuit that was closed or reset meanwhile stays closed.
     """
-    until = now if not error else now + timedelta(seconds=OPEN_SECONDS)
+    until = now if not error else now + timedelta(seconds=READ_AGAIN_SECONDS)
     values: dict[str, object] = {"open_until": until} | ({"last_error": error, "last_error_at": now} if error else {})
     resting = update(providers).where(providers.c.slug == slug, providers.c.open_until > now)
     if conn.scalar(resting.values(**values).returning(providers.c.slug)) is None:

@@ -36,7 +36,8 @@ FAILED = LastRun(active=False, succeeded=False, tags={}, seconds_ago=301)
     [
         (None, Look("c", 0, False), None, "version 0"),
         (SEEN, Look("d", 3, True), replace(FAILED, active=True), "a run is going"),
-        (SEEN, Look("d", 3, True), replace(FAILED, seconds_ago=20), "failed 20 s ago; next try after 300 s"),
+        (SEEN, Look("d", 3, True), replace(FAILED, seconds_ago=19), "failed 19 s ago; next try after 20 s"),
+        (SEEN, Look("d", 3, True), replace(FAILED, seconds_ago=20), ""),
         (SEEN, Look("c", 3, False), None, "since version 3"),
         (SEEN, Look("c", 4, True), None, "since version 4"),
         (None, Look("c", 3, True), None, ""),

@@ -54,6 +54,13 @@ def test_the_time_each_part_took_to_be_back_is_printed() -> None:
     assert "| API killed | never |" in text
 
 
+def test_what_was_timed_by_something_else_is_a_table_of_its_own() -> None:
+    moved = Back("provider down", 21.0, "the best price of its package moved")
+    text = Report(PLAN, [told()], back=[Back("daemon killed", 3.04), moved]).text()
+    assert "| a fresh order was delivered after (limit 60 s) |\n|---|---:|\n| daemon killed | 3.0 s |\n\n" in text
+    assert "| the best price of its package moved after (limit 60 s) |\n|---|---:|\n| provider down | 21.0 s |" in text
+
+
 def test_the_platform_is_played_alone_without_seeds_and_nothing_else_is() -> None:
     assert "--platform" in CliRunner().invoke(app, ["chaos", "--help"], env={"COLUMNS": "200"}).output
     assert run(Plan((), 60, 7), [], print).text().startswith("0 campaigns")

@@ -7,14 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esim.health import (
+    FIRST_REST,
     MOST_TRIALS,
     WINDOW,
     Condition,
     Figures,
     HealthRule,
     PastTrial,
+    Record,
     Standing,
     degraded,
+    has_rested,
+    judge,
     measure,
     percentile,
     standing,
@@ -67,7 +71,7 @@ def test_a_purchase_speaks_only_of_what_the_provider_is_to_blame_for(of: PastTri
 @given(st.lists(trials, max_size=40))
 def test_figures_count_the_last_hour_and_lie_within_what_was_measured(past: list[PastTrial]) -> None:
     counted = [one for one in past if one.started_at >= NOW - WINDOW and succeeded(one) is not None]
-    found = measure(past, NOW)
+    found = measure(past, NOW, None)
     assert found.attempts == len(counted)
     assert 0 <= found.successes <= found.attempts
     times = [one.latency_ms for one in counted if one.latency_ms is not None]
@@ -112,6 +116,51 @@ def test_the_rate_is_rounded_down_and_unknown_without_purchases() -> None:
     assert Figures(0, 0, None, None).success_percent is None
 
 
+def test_what_was_tried_before_it_was_given_another_chance_does_not_count() -> None:
+    chance = NOW - timedelta(minutes=2)
+    past = [PastTrial("rejected", None, True, 1, chance + timedelta(seconds=late)) for late in (-9, 0, 1)]
+    assert measure(past, NOW, chance).attempts == 1
+
+
+def record(since: datetime | None = None, episodes: int = 0, open_until: datetime | None = None) -> Record:
+    return Record(since, None, episodes, open_until)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "minutes"), [(0, 1), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 60), (99, 60)]
+)
+def test_a_degraded_provider_rests_for_a_minute_and_twice_as_long_each_time_in_an_hour(
+    episodes: int, minutes: int
+) -> None:
+    rest = timedelta(minutes=minutes)
+    assert has_rested(record(NOW - rest, episodes), NOW)
+    assert not has_rested(record(NOW - rest + timedelta(seconds=1), episodes), NOW)
+
+
+def test_nothing_rests_that_is_not_degraded_and_nothing_has_rested_while_its_circuit_is_open() -> None:
+    assert not has_rested(record(), NOW)
+    long_ago, later = NOW - WINDOW, NOW + timedelta(seconds=1)
+    assert not has_rested(record(long_ago, 1, open_until=later), NOW)
+    assert has_rested(record(long_ago, 1, open_until=NOW), NOW)
+    assert judge(Figures(0, 0, None, None), HealthRule(), record(long_ago, 1, open_until=later), NOW)
+
+
+@pytest.mark.parametrize(("episodes", "enough"), [(0, 10), (1, 5), (2, 2), (3, 2), (60, 2)])
+def test_one_that_was_degraded_lately_is_called_so_again_by_half_as_many_purchases_each_time(
+    episodes: int, enough: int
+) -> None:
+    for attempts, verdict in ((enough - 1, False), (enough, True)):
+        assert judge(Figures(attempts, 0, None, None), HealthRule(), record(None, episodes), NOW) is verdict
+    assert not judge(Figures(enough, enough, None, None), HealthRule(), record(None, episodes), NOW)
+
+
+@given(figures, rules, st.integers(0, 9))
+def test_what_was_just_called_degraded_is_so_at_the_next_look(found: Figures, rule: HealthRule, before: int) -> None:
+    """Otherwise it would be told as degraded and recovered in turn, on the same purchases."""
+    if judge(found, rule, record(None, before), NOW):
+        assert judge(found, rule, record(NOW, before + 1), NOW + FIRST_REST / 2)
+
+
 @pytest.mark.parametrize(
     ("about", "word", "why"),
     [
@@ -134,4 +183,7 @@ def test_the_worst_is_what_an_operator_is_shown(about: Condition, word: Standing
 
 
 def test_without_purchases_a_provider_is_healthy_and_says_so() -> None:
-    assert standing(FINE, Figures(0, 0, None, None), NOW) == (Standing.HEALTHY, "no purchase in the last hour")
+    assert standing(FINE, Figures(0, 0, None, None), NOW) == (
+        Standing.HEALTHY,
+        "no purchase that counts in the last hour",
+    )

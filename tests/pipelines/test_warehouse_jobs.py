@@ -43,8 +43,8 @@ DONE = LastRun(active=False, succeeded=True, tags=TAGS, seconds_ago=300)
     ],
 )
 def test_a_run_that_is_going_or_failed_just_now_is_waited_for(last: LastRun, reason: str) -> None:
-    assert reason in last.wait
-    assert bool(last.wait) is bool(reason)
+    assert reason in last.wait()
+    assert bool(last.wait()) is bool(reason)
 
 
 def test_no_refresh_without_need() -> None:
