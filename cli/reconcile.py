@@ -75,7 +75,7 @@ def _payments(tools: "OrderTools", console: Console, since: datetime | None, loo
     from pipelines.looks import note_payments
     from pipelines.reconcile_payments import GRACE, reconcile_payments
 
-    report = reconcile_payments(tools, since)
+    report = reconcile_payments(tools, since, look.changes)
     note_payments(look, report)
     console.print(
         f"Stripe since {report.since:%Y-%m-%d %H:%M}: {report.events} events and {report.sessions} payment pages read, "

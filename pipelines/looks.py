@@ -1,9 +1,9 @@
-"""What a person's look came to, written down for the audit: sentences with ids and figures, the first of many.
+"""What a person's look came to, written down for the audit: sentences with ids and figures.
 
 What a provider or Stripe said in an error is read for anything personal first, since the audit is kept for good.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pipelines.prove_books import BooksReport
 from pipelines.reconcile_payments import PaymentsReport
@@ -13,16 +13,14 @@ from resources.db.findings import Settled
 from resources.logs import redact_text
 
 RECONCILE = "reconcile"  # the action's name, whoever offers it
-_SHOWN = 50
 
 
 def note_payments(look: Look, report: PaymentsReport) -> None:
-    """Write down what Stripe knew, what was applied of it and what could not be."""
+    """Write down what Stripe knew and what could not be applied; what was applied is written down as it is."""
     read = f"{report.events} events and {report.sessions} payment pages read, {report.lost} webhooks lost"
     look.found.append(f"payments since {report.since:%Y-%m-%d %H:%M}: {read}")
-    look.found += _first([redact_text(f"not applied: {what}") for what in report.failed])
+    look.found += [redact_text(f"not applied: {what}") for what in report.failed]
     look.found += _news(report.settled)
-    look.changes += _first(report.mended)
 
 
 def note_providers(look: Look, reports: Iterable[ProviderReport]) -> None:
@@ -51,9 +49,4 @@ def in_words(report: ProviderReport) -> str:
 
 
 def _news(settled: Settled | None) -> list[str]:
-    return _first([f"new: {each.kind} of {each.subject}" for each in settled.new] if settled else [])
-
-
-def _first(sentences: Sequence[str]) -> list[str]:
-    more = len(sentences) - _SHOWN
-    return [*sentences[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    return [f"new: {each.kind} of {each.subject}" for each in settled.new] if settled else []

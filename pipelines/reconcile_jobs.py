@@ -52,7 +52,7 @@ def apply_lost_events(
     tools = operations.tools()
     who = config.who(tools.clock(), context.run_id)
     with audited_look(tools.engine, who, RECONCILE, "payments") as look:
-        report = reconcile_payments(tools, config.start())
+        report = reconcile_payments(tools, config.start(), look.changes)
         note_payments(look, report)
     context.add_output_metadata(
         {

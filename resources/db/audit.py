@@ -19,6 +19,7 @@ ACTOR_PREFIX = "operator:"
 NOT_SAID = "not said"
 _LONGEST_REASON = 500
 _LONGEST_NAME = 80
+_MOST_SENTENCES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def audited_look(
         raise
     finally:
         if who is not None:
-            details = {"found": look.found, "changes": look.changes}
+            details = {"found": _first(look.found), "changes": _first(look.changes)}
             with engine.begin() as conn:
                 record_action(conn, who, action, subject, order_id=order_id, details=details)
 
@@ -128,3 +129,8 @@ def actions(
     if actor:
         found = found.where(a.actor == f"{ACTOR_PREFIX}{actor.removeprefix(ACTOR_PREFIX)}")
     return [AuditEvent(**row._mapping) for row in conn.execute(found.order_by(a.audit_id.desc()).limit(limit))]
+
+
+def _first(sentences: Sequence[str]) -> list[str]:
+    more = len(sentences) - _MOST_SENTENCES
+    return [*sentences[:_MOST_SENTENCES], *([f"and {more} more"] if more > 0 else [])]
