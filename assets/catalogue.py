@@ -7,10 +7,11 @@ provider's asset is materialised all the same, since Dagster would skip what is 
 policy, and `catalogue_is_fresh` tells from the store when a provider's catalogue was last taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import dagster as dg
+from pydantic import Field
 
 from assets.best_price import UNIFIED
 from assets.catalogue_figures import Metadata, received_figures, table_schema, unified_figures
@@ -19,6 +20,9 @@ from assets.catalogue_sync import Received, raw_tables, receive, unify_good
 from assets.catalogue_tables import RAW_COMMENT, UNIFIED_COMMENT, UNIFIED_NOTES, rejected, unified_offers
 from assets.offer_frames import COLUMN_NOTES, JUDGED
 from assets.reference_rates import ensure_rates, lake_rows, update_rates
+from resources.by_hand import decides
+from resources.catalogue_desk import CatalogueDesk
+from resources.db.operator_providers import accept_catalogues
 from resources.lake import LakeResource
 from resources.provider_clients import ProviderClients
 from resources.providers.registry import FACTORIES
@@ -36,7 +40,9 @@ Events = Iterator[dg.MaterializeResult | dg.AssetCheckResult]  # type: ignore[ty
 class SyncConfig(dg.Config):
     """Options of a sync."""
 
-    accept: list[str] = []  # noqa: RUF012 - dagster copies the default
+    accept: list[str] = Field(default=[], description="Do not hold these providers: a person has checked their moves.")
+    operator: str = Field(default="", description="With accept: who accepts, kept in the audit.")
+    reason: str = Field(default="", description="With accept: why their moves are right; nothing personal, it is kept.")
 
 
 def offers_key(slug: str) -> dg.AssetKey:
@@ -83,17 +89,34 @@ def provider_catalogues(
     """Read the selected providers' catalogues at once, judge them, and replace those that are good."""
     slugs = [slug for slug in FACTORIES if offers_key(slug) in context.selected_asset_keys]
     with providers.desk(lake.lake()) as desk:
+        _note_accepted(desk, config, slugs, context.run.run_id)
         rates = ensure_rates(desk.engine, desk.rates, desk.clock())
         if rates.failure:
             context.log.warning(f"priced with the rates of {rates.rates.quoted_on or 'no day'}: {rates.failure}")
-        accepted = [slug for slug in config.accept if slug in slugs]
-        received = receive(desk, rates.rates, providers=slugs, accept=accepted)
+        received = receive(desk, rates.rates, providers=slugs, accept=config.accept)
         write_tables(desk.lake, raw_tables(desk.lake, received, desk.clock()))
     for each in received:
         if each.held_reason:
             context.log.error(f"{each.provider} is held, its last good catalogue stays on sale: {each.held_reason}")
         yield dg.MaterializeResult(asset_key=offers_key(each.provider), metadata=received_figures(each))
         yield from _check_results(each)
+
+
+def _note_accepted(desk: CatalogueDesk, config: SyncConfig, read: Sequence[str], run_id: str) -> None:
+    """Write down who takes which catalogues as they are, before they are read; nobody's word takes none.
+
+    Raises:
+        Failure: the form does not say who or why, or means a provider that this run does not read.
+    """
+    if not config.accept:
+        return
+    who = decides(config.operator, config.reason, desk.clock(), run_id)
+    if strangers := sorted(set(config.accept) - set(read)):
+        raise dg.Failure(
+            f"`accept` names {', '.join(strangers)}, but this run reads {', '.join(read)}", allow_retries=False
+        )
+    with desk.engine.begin() as conn:
+        accept_catalogues(conn, config.accept, who)
 
 
 def _check_results(received: Received) -> Iterator[dg.AssetCheckResult]:

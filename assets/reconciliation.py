@@ -21,7 +21,14 @@ SIDES: Mapping[str, str] = {
     "books": "Orders, units, events and ledger explain each other, and every posting sums to zero.",
 }
 _SHOWN = 100
-_COLUMNS = [("side", "string"), ("kind", "string"), ("order", "string"), ("what", "string"), ("since", "string")]
+_COLUMNS = [
+    ("number", "int"),  # by which it is accepted
+    ("side", "string"),
+    ("kind", "string"),
+    ("order", "string"),
+    ("what", "string"),
+    ("since", "string"),
+]
 _SCHEMA = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in _COLUMNS])
 
 
@@ -72,6 +79,7 @@ def _metadata(counts: Mapping[str, int], shown: list[OpenFinding]) -> dict[str, 
     rows = [
         dg.TableRecord(
             {
+                "number": one.finding_id,
                 "side": one.side,
                 "kind": one.kind,
                 "order": one.display_id or "",

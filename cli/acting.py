@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # dagster and the adapters are heavy: `numnaroad --help` must
     from resources.settings import Settings
 
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept with the action, so nothing personal")]
+Note = Annotated[str, typer.Option("--reason", help="Why you look; it may be left out, and is kept with the look")]
 As = Annotated[
     str | None, typer.Option("--as", metavar="NAME", help="Who acts, if not NUMNAROAD_OPERATOR or the login")
 ]
@@ -72,9 +73,21 @@ def operator(tools: "OrderTools", name: str | None, reason: str) -> "Operator":
     return Operator(name or operator_name(tools.settings), reason, tools.clock())
 
 
+def looker(tools: "OrderTools", name: str | None, reason: str) -> "Operator":
+    """Return who looks, now; nothing is decided, so there need be no reason."""
+    from resources.db.audit import looker as named
+
+    return named(name or operator_name(tools.settings), reason, tools.clock())
+
+
 def operator_name(settings: "Settings") -> str:
-    """Return the name to act under: the setting's, else that of the login."""
-    return settings.numnaroad_operator or getpass.getuser()
+    """Return the name to act under: the setting's, else that of the login; empty where the login has none."""
+    if settings.numnaroad_operator:
+        return settings.numnaroad_operator
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may be a number only
+        return ""
 
 
 def _ask(console: Console) -> None:

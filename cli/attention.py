@@ -41,7 +41,7 @@ def audit(
     actor: Annotated[str | None, typer.Option(help="Only what this person did")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows shown")] = 200,
 ) -> None:
-    """Show what people did with these commands and the jobs that do the same, newest first."""
+    """Show what people did with these commands and the jobs that do the same, newest first, and what looks found."""
     from resources.db.audit import actions
 
     console = make_console()
@@ -51,13 +51,16 @@ def audit(
     if not found:
         console.print(f"Nobody did anything since {start:%Y-%m-%d %H:%M} UTC.")
         return
-    table = Table("at (UTC)", "who", "action", "what", "why", "changed", header_style="bold")
+    table = Table("at (UTC)", "who", "action", "what", "why", "changed", "found", header_style="bold")
     for each in found:
-        changes = each.details.get("changes", ())
-        changed = "; ".join(map(str, changes)) if isinstance(changes, list) else ""
-        cells = (f"{each.at:%Y-%m-%d %H:%M:%S}", each.actor, each.action, each.subject, each.reason, changed)
+        told = (_sentences(each.details.get(name)) for name in ("changes", "found"))
+        cells = (f"{each.at:%Y-%m-%d %H:%M:%S}", each.actor, each.action, each.subject, each.reason, *told)
         table.add_row(*map(escape, cells))
     console.print(table)
+
+
+def _sentences(told: object) -> str:
+    return "; ".join(map(str, told)) if isinstance(told, list) else ""
 
 
 def _document(item: "Item") -> dict[str, object]:

@@ -1,4 +1,7 @@
-"""`numnaroad reconcile`: look now for what does not agree, mend what can be mended, and say what is left."""
+"""`numnaroad reconcile`: look now for what does not agree, mend what can be mended, and say what is left.
+
+Since it mends, who looked is kept in the audit with what was found and mended, whether or not it came to its end.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -9,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli.acting import As, Yes, act
+from cli.acting import As, Yes, act, looker, order_tools
 from cli.console import make_console
 from esim.errors import NumnaRoadError
 
 if TYPE_CHECKING:
+    from resources.db.audit import Look
     from resources.db.findings import OpenFinding
     from resources.order_operations import OrderTools
 
@@ -25,7 +29,7 @@ def reconcile(  # noqa: PLR0913, PLR0917 - one parameter an option
     since: Annotated[str, typer.Option(help="From when (2026-11-01, or with a time, UTC); else since the last.")] = "",
     full: Annotated[bool, typer.Option("--full", help="With --books: every order, not only what changed.")] = False,
     accept: Annotated[int, typer.Option(help="Accept the finding with this number instead of comparing.")] = 0,
-    reason: Annotated[str, typer.Option(help="With --accept: why it is right as it is.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; with --accept it must be said.")] = "",
     name: As = None,
     yes: Yes = False,
 ) -> None:
@@ -33,42 +37,46 @@ def reconcile(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Without options all three sides are compared.
     """
-    from resources.order_operations import OrderTools
-    from resources.settings import load_settings
+    from pipelines.looks import RECONCILE
+    from resources.db.audit import audited_look
 
     if accept:
         act(reason, name, yes, lambda desk, who: desk.accept_finding(accept, who))
         return
-    tools, console = OrderTools(load_settings()), make_console()
-    start = _moment(since)
+    console, start = make_console(), _moment(since)
     everything = not (payments or providers or books)
-    looks: list[Callable[[], bool]] = []
-    if payments or everything:
-        looks.append(partial(_payments, tools, console, start))
-    if providers or everything:
-        looks.append(partial(_providers, tools, console, start))
-    if books or everything:
-        looks.append(partial(_books, tools, console, start, full=full))
-    agreed = all([_told(console, look) for look in looks])
-    chosen = {"payments": payments or books, "providers": providers, "books": books}
-    sides = [] if everything else [side for side, wanted in chosen.items() if wanted]
-    if not (_left(tools, console, sides, looked=agreed) and agreed):
-        raise typer.Exit(1)
+    with order_tools() as tools:
+        looks: dict[str, Callable[[Look], bool]] = {}
+        if payments or everything:
+            looks["payments"] = partial(_payments, tools, console, start)
+        if providers or everything:
+            looks["providers"] = partial(_providers, tools, console, start)
+        if books or everything:
+            looks["books"] = partial(_books, tools, console, start, full=full)
+        with audited_look(tools.engine, looker(tools, name, reason), RECONCILE, ", ".join(looks)) as look:
+            agreed = all([_told(console, side, take, look) for side, take in looks.items()])
+        chosen = {"payments": payments or books, "providers": providers, "books": books}
+        sides = [] if everything else [side for side, wanted in chosen.items() if wanted]
+        if not (_left(tools, console, sides, looked=agreed) and agreed):
+            raise typer.Exit(1)
 
 
-def _told(console: Console, look: Callable[[], bool]) -> bool:
+def _told(console: Console, side: str, take: "Callable[[Look], bool]", look: "Look") -> bool:
     """Look at one side; one that cannot be looked at is said, and the others go on."""
     try:
-        return look()
+        return take(look)
     except NumnaRoadError as error:
+        look.found.append(f"{side}: not looked at to the end ({type(error).__name__})")
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         return False
 
 
-def _payments(tools: "OrderTools", console: Console, since: datetime | None) -> bool:
+def _payments(tools: "OrderTools", console: Console, since: datetime | None, look: "Look") -> bool:
+    from pipelines.looks import note_payments
     from pipelines.reconcile_payments import GRACE, reconcile_payments
 
-    report = reconcile_payments(tools, since)
+    report = reconcile_payments(tools, since, look.changes)
+    note_payments(look, report)
     console.print(
         f"Stripe since {report.since:%Y-%m-%d %H:%M}: {report.events} events and {report.sessions} payment pages read, "
         f"{report.lost} webhooks lost (those younger than {GRACE.seconds // 60} minutes are left to their webhook), "
@@ -80,10 +88,12 @@ def _payments(tools: "OrderTools", console: Console, since: datetime | None) -> 
     return not report.failed
 
 
-def _providers(tools: "OrderTools", console: Console, since: datetime | None) -> bool:
+def _providers(tools: "OrderTools", console: Console, since: datetime | None, look: "Look") -> bool:
+    from pipelines.looks import note_providers
     from pipelines.reconcile_providers import reconcile_providers
 
     reports = reconcile_providers(tools, since)
+    note_providers(look, reports)
     rows = [
         (r.provider, r.lines, r.looked_up, r.kept_as_stock, r.settled.open if r.settled else "", r.balance, r.trouble)
         for r in reports
@@ -95,10 +105,12 @@ def _providers(tools: "OrderTools", console: Console, since: datetime | None) ->
     return not any(report.trouble for report in reports)
 
 
-def _books(tools: "OrderTools", console: Console, since: datetime | None, *, full: bool) -> bool:
+def _books(tools: "OrderTools", console: Console, since: datetime | None, look: "Look", *, full: bool) -> bool:
+    from pipelines.looks import note_books
     from pipelines.prove_books import prove_books
 
     report = prove_books(tools, since=since, full=full)
+    note_books(look, report)
     console.print(f"Books: {report.orders} orders looked at")
     rows = [(d.day, d.currency, d.paid, d.booked_paid, d.refunded, d.booked_refunded) for d in report.days]
     names = ("day", "currency", "paid at Stripe", "in the ledger", "refunded at Stripe", "in the ledger ")

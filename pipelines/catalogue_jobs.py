@@ -26,7 +26,8 @@ sync_catalogue = dg.define_asset_job(
     selection=_SYNCED,
     description=(
         "Reads the five catalogues and publishes the best prices. To sync one provider, select its raw asset and what"
-        " is downstream of it; to take a held catalogue a person has checked, name it under `accept`."
+        " is downstream of it; to take a held catalogue a person has checked, name it under `accept`, and say who and"
+        " why."
     ),
     executor_def=dg.in_process_executor,
 )

@@ -10,8 +10,10 @@ from enum import Enum
 import dagster as dg
 from pydantic import Field
 
+from assets.reconciliation import report_agreement
 from esim.errors import InvalidInput, NumnaRoadError
 from pipelines.provisioning import MAX_RUNTIME
+from resources.by_hand import decides
 from resources.db.audit import Operator
 from resources.db.operator_actions import Done
 from resources.db.operator_refunds import RefundOptions
@@ -40,6 +42,13 @@ class ProviderAction(Enum):
     ENABLE = "enable"
     DISABLE = "disable"
     RESET = "reset"
+
+
+class StockAction(Enum):
+    """What to do with an eSIM in stock."""
+
+    RETURN = "return"
+    WRITE_OFF = "write_off"
 
 
 class OperateOrder(dg.Config):
@@ -80,6 +89,25 @@ class OperateProvider(dg.Config):
     preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
 
 
+class OperateStock(dg.Config):
+    """One action on one eSIM that no order got; see docs/operations.md."""
+
+    action: StockAction = Field(description="RETURN (ask the provider to take it back) or WRITE_OFF (book a loss).")
+    stock: int = Field(description="Its number in the asset ops/attention.")
+    operator: str = Field(description="Who acts: your name, kept with the action.")
+    reason: str = Field(description="Why; kept with the action and the run.")
+    preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
+
+
+class AcceptFinding(dg.Config):
+    """One disagreement that is right as it is; see docs/operations.md."""
+
+    finding: int = Field(description="Its number in the asset ops/reconciliation.")
+    operator: str = Field(description="Who accepts it: your name, kept with the action.")
+    reason: str = Field(description="Why it is right as it is; kept with the action and the run.")
+    preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
+
+
 @dg.op(description="Retry, refund, resolve or cancel an order in an operator's name.")
 def act_on_order(
     context: dg.OpExecutionContext, config: OperateOrder, operations: dg.ResourceParam[ToolSource]
@@ -110,6 +138,28 @@ def act_on_provider(
     _act(context, tools, config.operator, config.reason, action)
 
 
+@dg.op(description="Give an eSIM in stock back, or write it off, in an operator's name.")
+def act_on_stock(
+    context: dg.OpExecutionContext, config: OperateStock, operations: dg.ResourceParam[ToolSource]
+) -> None:
+    """Do one thing to one eSIM in stock."""
+    tools = operations.tools()
+    desk = OperatorDesk(tools, preview=config.preview)
+    end = desk.return_stock if config.action is StockAction.RETURN else desk.write_off_stock
+    _act(context, tools, config.operator, config.reason, lambda who: end(config.stock, who))
+
+
+@dg.op(description="Accept a disagreement in an operator's name.")
+def act_on_finding(
+    context: dg.OpExecutionContext, config: AcceptFinding, operations: dg.ResourceParam[ToolSource]
+) -> None:
+    """Accept one finding, and show what is left of them."""
+    tools = operations.tools()
+    desk = OperatorDesk(tools, preview=config.preview)
+    _act(context, tools, config.operator, config.reason, lambda who: desk.accept_finding(config.finding, who))
+    report_agreement(context.instance, tools.engine)
+
+
 @dg.job(executor_def=dg.in_process_executor, tags=MAX_RUNTIME)
 def operate_order() -> None:
     """Retry, refund, resolve or cancel one order: fill in the Launchpad and launch."""
@@ -120,6 +170,18 @@ def operate_order() -> None:
 def operate_provider() -> None:
     """Enable, disable or reset one provider: fill in the Launchpad and launch."""
     act_on_provider()
+
+
+@dg.job(executor_def=dg.in_process_executor, tags=MAX_RUNTIME)
+def operate_stock() -> None:
+    """Give back or write off one eSIM that no order got: fill in the Launchpad and launch."""
+    act_on_stock()
+
+
+@dg.job(executor_def=dg.in_process_executor, tags=MAX_RUNTIME)
+def accept_finding() -> None:
+    """Accept one disagreement that is right as it is: fill in the Launchpad and launch."""
+    act_on_finding()
 
 
 def _on_order(desk: OperatorDesk, who: Operator, config: OperateOrder) -> Done:
@@ -158,11 +220,9 @@ def _on_doubt(desk: OperatorDesk, who: Operator, config: OperateOrder) -> Done:
 def _act(
     context: dg.OpExecutionContext, tools: OrderTools, name: str, reason: str, action: Callable[[Operator], Done]
 ) -> None:
-    for field, value in (("operator", name), ("reason", reason)):
-        if not value.strip():
-            raise dg.Failure(f"fill in `{field}`: it is kept with the action", allow_retries=False)
+    who = decides(name, reason, tools.clock(), context.run_id)
     try:
-        done = action(Operator(name, reason, tools.clock(), context.run_id))
+        done = action(who)
     except NumnaRoadError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     metadata: dict[str, object] = {"subject": done.subject, "changes": "\n".join(done.changes) or "nothing to do"}
@@ -173,4 +233,4 @@ def _act(
     context.add_output_metadata(metadata)
 
 
-operator_jobs: list[dg.JobDefinition] = [operate_order, operate_provider]
+operator_jobs: list[dg.JobDefinition] = [operate_order, operate_provider, operate_stock, accept_finding]

@@ -13,6 +13,8 @@ from pipelines.hand_over import send_notices
 from pipelines.open_purchases import look_up_open_purchases
 from pipelines.provisioning import MAX_RUNTIME, provision_orders, show, tell
 from pipelines.unit_work import UnitReport
+from resources.by_hand import ByHand
+from resources.db.audit import audited_look
 from resources.db.stuck import nudge_order, refund_failed_units, show_stuck_order, stuck_orders
 from resources.order_operations import OrderTools, ToolSource
 
@@ -64,7 +66,7 @@ def hand_over_notices(context: dg.OpExecutionContext, operations: dg.ResourcePar
     context.add_output_metadata({"sent": sent, "failed": failed})
 
 
-class RefundsConfig(dg.Config):
+class RefundsConfig(ByHand):
     """Which refunds to pay; as it stands, all of them."""
 
     now: bool = Field(default=True, description="Also those that were put off and are tried again later.")
@@ -77,7 +79,10 @@ def pay_due_refunds(
     """Pay what no drain has paid, and tell of it."""
     tools = operations.tools()
     pay = pay_waiting_refunds if config.now else pay_refunds
-    paid, failed = pay(tools, "work_refunds")
+    with audited_look(tools.engine, config.who(tools.clock(), context.run_id), "refunds work", "refunds") as look:
+        paid, failed = pay(tools, "work_refunds")
+        look.changes.append(f"{paid} refunds paid")
+        look.found.append(f"{failed} refunds could not be paid")
     sent, _ = send_notices(tools)
     context.add_output_metadata({"paid": paid, "failed": failed, "notices": sent, "fees": book_fees(tools)})
 

@@ -1,28 +1,34 @@
 """The jobs and clocks of the proof that orders, ledger, Stripe and provider statements agree.
 
 Each mends what it can, keeps what disagrees as findings, and reports `ops/reconciliation`, so that the Dagster UI shows
-the newest state; a disagreement fails a check there, not the run.
+the newest state; a disagreement fails a check there, not the run. A run that names its operator is kept in the audit.
 """
 
 from datetime import UTC, datetime
 
 import dagster as dg
+from pydantic import Field
 
 from assets.reconciliation import report_agreement
+from pipelines.looks import RECONCILE, in_words, note_books, note_payments, note_providers
 from pipelines.prove_books import prove_books
 from pipelines.provisioning import MAX_RUNTIME
 from pipelines.reconcile_payments import reconcile_payments
-from pipelines.reconcile_providers import ProviderReport, reconcile_providers
+from pipelines.reconcile_providers import reconcile_providers
+from resources.by_hand import ByHand
+from resources.db.audit import audited_look
 from resources.order_operations import ToolSource
 
 _RUNNING = dg.DefaultScheduleStatus.RUNNING
 _SHOWN = 50
 
 
-class LookConfig(dg.Config):
+class LookConfig(ByHand):
     """From when to look (ISO 8601, UTC where no zone is given); unset goes on where the last look ended."""
 
-    since: str | None = None
+    since: str | None = Field(
+        default=None, description="From when: 2026-11-01 or with a time, UTC; else since the last look."
+    )
 
     def start(self) -> datetime | None:
         """Return the moment, None where none was given."""
@@ -35,7 +41,7 @@ class LookConfig(dg.Config):
 class ProofConfig(LookConfig):
     """As `LookConfig`; `full` looks at every order instead of those that changed."""
 
-    full: bool = False
+    full: bool = Field(default=False, description="Every order, not only what changed.")
 
 
 @dg.op(description="Apply what Stripe knows and we do not: lost payments, refunds, disputes and expiries.")
@@ -44,7 +50,10 @@ def apply_lost_events(
 ) -> None:
     """Look at Stripe's events and payment pages since the last look."""
     tools = operations.tools()
-    report = reconcile_payments(tools, config.start())
+    who = config.who(tools.clock(), context.run_id)
+    with audited_look(tools.engine, who, RECONCILE, "payments") as look:
+        report = reconcile_payments(tools, config.start(), look.changes)
+        note_payments(look, report)
     context.add_output_metadata(
         {
             "since": report.since.isoformat(),
@@ -65,8 +74,11 @@ def compare_statements(
 ) -> None:
     """Read every provider's statement since the last look."""
     tools = operations.tools()
-    reports = reconcile_providers(tools, config.start(), context.run_id)
-    context.add_output_metadata({report.provider: _in_words(report) for report in reports})
+    who = config.who(tools.clock(), context.run_id)
+    with audited_look(tools.engine, who, RECONCILE, "providers") as look:
+        reports = reconcile_providers(tools, config.start(), context.run_id)
+        note_providers(look, reports)
+    context.add_output_metadata({report.provider: in_words(report) for report in reports})
     report_agreement(context.instance, tools.engine)
 
 
@@ -74,7 +86,10 @@ def compare_statements(
 def prove_ledger(context: dg.OpExecutionContext, config: ProofConfig, operations: dg.ResourceParam[ToolSource]) -> None:
     """Look at what changed since the last proof, or at everything."""
     tools = operations.tools()
-    report = prove_books(tools, since=config.start(), full=config.full)
+    who = config.who(tools.clock(), context.run_id)
+    with audited_look(tools.engine, who, RECONCILE, "books") as look:
+        report = prove_books(tools, since=config.start(), full=config.full)
+        note_books(look, report)
     accounts = {f"account {account} (micro-USD)": micros for account, micros, _ in report.totals}
     counts = {"orders": report.orders, "days": len(report.days)}
     found = {"open in the books": report.books.open, "open against Stripe": report.payments.open}
@@ -116,14 +131,6 @@ def reconcile_providers_schedule() -> dg.RunRequest:
 def prove_books_schedule() -> dg.RunRequest:
     """Every day at 04:50, after the statements were compared."""
     return dg.RunRequest()
-
-
-def _in_words(report: ProviderReport) -> str:
-    if report.trouble:
-        return f"not read: {report.trouble}"
-    open_now = report.settled.open if report.settled else 0
-    told = f"{report.lines} lines, {report.looked_up} read again, {report.kept_as_stock} kept as stock, {open_now} open"
-    return f"{told}; balance {report.balance}" if report.balance else told
 
 
 reconcile_jobs: list[dg.JobDefinition] = [reconcile_payments_job, reconcile_providers_job, prove_books_job]

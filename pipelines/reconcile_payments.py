@@ -70,14 +70,18 @@ class PaymentsReport:
     settled: Settled | None = None
 
 
-def reconcile_payments(tools: OrderTools, since: datetime | None = None) -> PaymentsReport:
+def reconcile_payments(
+    tools: OrderTools, since: datetime | None = None, mended: list[str] | None = None
+) -> PaymentsReport:
     """Apply what is at the payment service and missing here, and say what was found.
+
+    What is mended is put into `mended` as it is, for who must know of it also when the look breaks off.
 
     Raises:
         PaymentError: the payment service broke off; what was applied until then stays, and the mark has not moved.
     """
     now = tools.clock()
-    report = PaymentsReport(since or _start(tools, now))
+    report = PaymentsReport(since or _start(tools, now), mended=[] if mended is None else mended)
     young = _apply_events(tools, report, now)
     _apply_sessions(tools, _sessions(tools, report.since), report, now - GRACE, young)
     _apply_sessions(tools, _overdue_sessions(tools, now), report, now - GRACE, young)

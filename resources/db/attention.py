@@ -14,8 +14,9 @@ from resources.db import operator_returns
 from resources.db.alerts import AlertKind, open_alerts
 from resources.db.attention_disputes import DisputeFacts, advise_dispute, disputes_that_wait
 from resources.db.attention_orders import WaitingOrder, advise_order, release_command, waiting_orders
+from resources.db.attention_providers import provider_facts
 from resources.db.attention_units import waiting_units
-from resources.db.operator_providers import Circuit, provider_reports
+from resources.db.operator_providers import Circuit
 from resources.db.order_advice import MINUTES_MORE, Advice, UnitFacts, Urgency, advise, command
 from resources.db.order_money import money_of
 from resources.db.outbox import TELL_AFTER_ATTEMPTS
@@ -153,7 +154,7 @@ def _notices(conn: Connection) -> Iterator[Item]:
 
 def _providers(conn: Connection, now: datetime) -> Iterator[Item]:
     low = {alert.subject: alert for alert in open_alerts(conn) if alert.kind == AlertKind.LOW_BALANCE}
-    for each in provider_reports(conn, now):
+    for each in provider_facts(conn, now):
         subject = f"provider {each.slug}"
         look = (f"numnaroad provider show {each.slug}", command(f"provider disable {each.slug}"))
         if each.enabled and each.unfunded_at is not None:

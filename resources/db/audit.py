@@ -1,19 +1,25 @@
-"""What people did: one row per action, in its transaction, never changed; what was done today is one query."""
+"""What people did: one row per action, in its transaction, never changed; what was done today is one query.
 
-from collections.abc import Mapping, Sequence
+A look that a person takes is an action too: it is noted when it ends, with what it found and mended.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 
 from esim.errors import InvalidInput
 from resources.db.tables import audit_events
 from resources.logs import redact_text
 
 ACTOR_PREFIX = "operator:"
+NOT_SAID = "not said"
 _LONGEST_REASON = 500
 _LONGEST_NAME = 80
+_MOST_SENTENCES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,14 @@ class Operator:
         return f"{ACTOR_PREFIX}{self.name}"
 
 
+@dataclass(slots=True)
+class Look:
+    """What a person's look came to, in sentences with ids and figures only: what it found, and what it mended."""
+
+    found: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
     """One thing a person did."""
@@ -74,6 +88,36 @@ def record_action(
     conn.execute(insert(audit_events).values(**row))
 
 
+def looker(name: str, reason: str, now: datetime, run_id: str | None = None) -> Operator:
+    """Return who looks: where nothing is decided, the reason may be left out.
+
+    Raises:
+        InvalidInput: the name is empty.
+    """
+    return Operator(name, reason.strip() or NOT_SAID, now, run_id)
+
+
+@contextmanager
+def audited_look(
+    engine: Engine, who: Operator | None, action: str, subject: str, *, order_id: UUID | None = None
+) -> Iterator[Look]:
+    """Note a person's look when it ends, also when it breaks off, since what it mended by then stays; a clock's is not.
+
+    It has a transaction of its own: what a look mends is many, each for itself.
+    """
+    look = Look()
+    try:
+        yield look
+    except BaseException as error:
+        look.found.append(f"broke off: {type(error).__name__}")
+        raise
+    finally:
+        if who is not None:
+            details = {"found": _first(look.found), "changes": _first(look.changes)}
+            with engine.begin() as conn:
+                record_action(conn, who, action, subject, order_id=order_id, details=details)
+
+
 def actions(
     conn: Connection, *, since: datetime | None = None, actor: str | None = None, limit: int = 200
 ) -> Sequence[AuditEvent]:
@@ -85,3 +129,8 @@ def actions(
     if actor:
         found = found.where(a.actor == f"{ACTOR_PREFIX}{actor.removeprefix(ACTOR_PREFIX)}")
     return [AuditEvent(**row._mapping) for row in conn.execute(found.order_by(a.audit_id.desc()).limit(limit))]
+
+
+def _first(sentences: Sequence[str]) -> list[str]:
+    more = len(sentences) - _MOST_SENTENCES
+    return [*sentences[:_MOST_SENTENCES], *([f"and {more} more"] if more > 0 else [])]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -35,9 +36,12 @@ def run(
     job: str = "sync_catalogue",
     *,
     accept: Sequence[str] = (),
+    operator: str = "mia",
+    reason: str = "they confirm it",
     selection: Sequence[dg.AssetKey] | None = None,
 ) -> dg.ExecuteInProcessResult:
-    config = {"ops": {"provider_catalogues": {"config": {"accept": list(accept)}}}} if accept else {}
+    form = {"accept": list(accept), "operator": operator, "reason": reason}
+    config = {"ops": {"provider_catalogues": {"config": form}}} if accept else {}
     with dg.DagsterInstance.ephemeral() as instance:
         return definitions.resolve_job_def(job).execute_in_process(
             run_config=config, instance=instance, asset_selection=selection, raise_on_error=False
@@ -110,6 +114,44 @@ def test_a_held_catalogue_is_taken_when_a_person_accepts_it(shelf: Shelf, defini
     result = run(definitions, accept=["airalo"])
     assert failed_checks(result) == set()
     assert figures(result, "raw", "airalo_offers")["dagster/row_count"] == 30
+
+
+def test_who_accepts_a_catalogue_is_kept_with_why_and_with_the_run(
+    shelf: Shelf, definitions: dg.Definitions, engine: Engine
+) -> None:
+    stocked(shelf)
+    accepted = run(definitions, accept=["airalo", "esim_go"])
+    assert accepted.success
+    columns = "actor, action, subject, reason, run_id"
+    with engine.connect() as conn:
+        kept = conn.execute(text(f"select {columns} from audit_events order by audit_id")).all()
+    assert [tuple(row) for row in kept] == [
+        ("operator:mia", "catalogue accept", f"provider {slug}", "they confirm it", accepted.run_id)
+        for slug in ("airalo", "esim_go")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        ({"accept": ["airalo"], "operator": " "}, "fill in `operator`"),
+        ({"accept": ["airalo"], "reason": ""}, "fill in `reason`"),
+        ({"accept": ["airalo", "nobody"]}, "`accept` names nobody, but this run reads airalo"),
+    ],
+)
+def test_nothing_is_accepted_in_nobodys_name_nor_of_nobody(
+    shelf: Shelf, definitions: dg.Definitions, engine: Engine, form: dict[str, Any], sentence: str
+) -> None:
+    stocked(shelf)
+    run(definitions)
+    shelf.providers["airalo"].offers = plans("airalo", 30)
+    refused = run(definitions, **form)
+    [failed] = [event for event in refused.all_events if event.event_type is dg.DagsterEventType.STEP_FAILURE]
+    assert sentence in str(failed.step_failure_data.user_failure_data.description)
+    with engine.connect() as conn:
+        assert conn.execute(text("select 1 from audit_events")).all() == []
+        on_offer = text("select count(*) from offers where provider = 'airalo' and on_offer")
+        assert conn.execute(on_offer).scalar() == 60
 
 
 def test_one_provider_and_what_is_downstream_can_be_selected(shelf: Shelf, definitions: dg.Definitions) -> None:

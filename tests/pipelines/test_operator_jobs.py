@@ -5,14 +5,27 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 import pytest
 
+from assets.reconciliation import KEY, reconciliation
 from esim.errors import PaymentUnavailable
 from esim.money import Money
-from pipelines.operator_jobs import OrderAction, ProviderAction, operate_order, operate_provider, operator_jobs
+from esim.ports import Capabilities
+from esim.purchase import CancelRefused
+from pipelines.operator_jobs import (
+    OrderAction,
+    ProviderAction,
+    accept_finding,
+    operate_order,
+    operate_provider,
+    operate_stock,
+    operator_jobs,
+)
+from resources.db.findings import Finding, settle_findings
 from resources.db.refund_events import refunded_in_all
 from resources.db.tellers import Teller
 from resources.order_operations import OrderTools, utc_now
 from tests.pipelines.actors import never_hears, sells_without_answer
 from tests.pipelines.conftest import Shop
+from tests.pipelines.test_operator_cancel import late_arrival
 from tests.resources.db.shop import order_state, paid_order, unit_states
 
 Rows = Callable[[str], list[dict[str, object]]]
@@ -30,27 +43,48 @@ class Source:
 
 
 @pytest.fixture
-def launch(shop: Shop) -> Iterator[Launch]:
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def in_stock(shop: Shop) -> int:
+    """The number of an eSIM in stock, by the clock that is set by hand."""
+    return late_arrival(shop)
+
+
+@pytest.fixture
+def launch(shop: Shop, instance: dg.DagsterInstance) -> Launch:
     """Launch a job with a configuration as the Launchpad does."""
     shop.tools.clock = utc_now
-    with dg.DagsterInstance.ephemeral() as instance:
 
-        def run(job: dg.JobDefinition, **config: object) -> dg.ExecuteInProcessResult:
-            op = next(iter(job.graph.node_dict))
-            filled = {"operator": "mia", "reason": "asked for", **config}
-            return job.execute_in_process(
-                run_config={"ops": {op: {"config": filled}}},
-                instance=instance,
-                resources={"operations": Source(shop.tools)},
-                raise_on_error=False,
-            )
+    def run(job: dg.JobDefinition, **config: object) -> dg.ExecuteInProcessResult:
+        op = next(iter(job.graph.node_dict))
+        filled = {"operator": "mia", "reason": "asked for", **config}
+        return job.execute_in_process(
+            run_config={"ops": {op: {"config": filled}}},
+            instance=instance,
+            resources={"operations": Source(shop.tools)},
+            raise_on_error=False,
+        )
 
-        yield run
+    return run
 
 
 def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, object]:
     [output] = [event for event in result.all_events if event.event_type is dg.DagsterEventType.STEP_OUTPUT]
     return {name: value.value for name, value in output.step_output_data.metadata.items()}
+
+
+def findings_in(instance: dg.DagsterInstance) -> list[dict[str, object]]:
+    """Return the open findings as Dagster shows them."""
+    event = instance.get_latest_materialization_event(KEY)
+    assert event is not None
+    assert event.asset_materialization is not None
+    table = event.asset_materialization.metadata["findings"]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
 
 
 def sentence_of(result: dg.ExecuteInProcessResult) -> str:
@@ -145,6 +179,44 @@ def test_every_action_on_a_provider_is_reached(launch: Launch, action: ProviderA
 
 def test_unknown_provider_fails_with_the_known_ones(launch: Launch) -> None:
     assert "the providers are airalo" in sentence_of(launch(operate_provider, action="RESET", provider="nobody"))
+
+
+def test_an_esim_in_stock_is_given_back_or_written_off_from_the_launchpad(
+    shop: Shop, in_stock: int, launch: Launch, rows: Rows
+) -> None:
+    shop.cheap.capabilities = Capabilities(cancel=True)
+    shop.cheap.takes_back = CancelRefused("installed")
+    shown = launch(operate_stock, action="RETURN", stock=in_stock, preview=True)
+    assert metadata_of(shown)["changes"] == f"airalo is asked to take eSIM {in_stock} in stock back"
+    assert shop.cheap.asked_to_take_back == []
+    assert "it stays in stock" in sentence_of(launch(operate_stock, action="RETURN", stock=in_stock))
+    done = launch(operate_stock, action="WRITE_OFF", stock=in_stock)
+    assert metadata_of(done)["changes"] == f"eSIM {in_stock} in stock: written off; its cost is a loss"
+    audited = rows("select actor, action, run_id from audit_events where subject like 'stock %'")
+    assert audited == [{"actor": "operator:mia", "action": "stock written_off", "run_id": done.run_id}]
+    assert metadata_of(launch(operate_stock, action="WRITE_OFF", stock=in_stock))["changes"] == "nothing to do"
+    assert "99" in sentence_of(launch(operate_stock, action="RETURN", stock=99))
+
+
+def test_a_finding_is_accepted_from_the_launchpad_by_the_number_that_dagster_shows(
+    shop: Shop, launch: Launch, instance: dg.DagsterInstance, rows: Rows
+) -> None:
+    with shop.engine.begin() as conn:
+        settle_findings(
+            conn, "books", [Finding("cost_differs", "x", "It differs.", paid_order(shop.engine))], utc_now()
+        )
+    resources = {"operations": Source(shop.tools)}
+    dg.materialize([reconciliation], instance=instance, resources=resources, raise_on_error=False)
+    [shown] = findings_in(instance)
+    launched = launch(accept_finding, finding=shown["number"], preview=True)
+    assert metadata_of(launched)["changes"] == "cost_differs of x is accepted"
+    assert [row["number"] for row in findings_in(instance)] == [shown["number"]]
+    done = launch(accept_finding, finding=shown["number"])
+    assert findings_in(instance) == []
+    assert rows("select actor, action, run_id from audit_events") == [
+        {"actor": "operator:mia", "action": "finding accept", "run_id": done.run_id}
+    ]
+    assert "no finding 99 is open" in sentence_of(launch(accept_finding, finding=99))
 
 
 @pytest.mark.parametrize("job", operator_jobs, ids=lambda job: job.name)
