@@ -57,8 +57,8 @@ lock: ## Pin the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-strip-extras --no-header --no-annotate --all-extras pyproject.toml -o requirements.lock
 
-chaos: setup ## The fault campaign: SEEDS=20 seeds, every commit point, pauses, recovery, the platform
-	$(BIN)/numnaroad chaos --seeds $(SEEDS) --orders $(ORDERS) --processes 2 --sweep --pauses --recovery --platform
+chaos: setup ## The fault campaign: SEEDS=20 seeds, every commit point, every fault, pauses, recovery, the platform
+	$(BIN)/numnaroad chaos --seeds $(SEEDS) --orders $(ORDERS) --processes 2 --sweep --faults --pauses --recovery --platform
 
 histories: setup ## HISTORIES=10000 random histories of an order on the real store
 	HISTORIES=$(HISTORIES) $(BIN)/pytest -n 0 -q -s tests/chaos/test_histories.py

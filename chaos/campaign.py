@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from chaos.stage import Shop, Stage
 from chaos.tally import Tally, deaths
 from resources.db.vault import Vault
 
+FAULT = "fault at "  # what struck, in the counts
 ORDERS_PER_ROUND = 10
 BUYERS_AT_ONCE = 6
 LEAPS = (0, 0, 2, 20, 61, 61, 130, 310, 400, 960)  # seconds leapt over between two rounds
@@ -66,9 +67,13 @@ def play(stage: Stage, seed: int, orders: int, bug: str = "") -> Result:
         storm.tally.take_over(deaths(shop.diary))
         count_ends(sides, storm.tally)
     struck = stage.outside.struck()
-    faults = Counter({f"fault at {name}": count - before.get(name, 0) for name, count in struck.items()})
-    storm.tally.take_over(+faults)
+    storm.tally.take_over(faults_since(before, struck))
     return Result(f"seed {seed}", violations, waiting, storm.tally.counts, sides, time.monotonic() - started)
+
+
+def faults_since(before: Mapping[str, int], now: Mapping[str, int]) -> Counter[str]:
+    """Return how often each fault struck between two looks, under the names of a report."""
+    return Counter({f"{FAULT}{name}": times for name, times in (Counter(now) - Counter(before)).items()})
 
 
 def _retries(seed: int) -> int:

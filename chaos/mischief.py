@@ -8,7 +8,7 @@ from resources.settings import PROVIDERS
 Json = dict[str, Any]
 
 # kind -> parameters to choose from. What strikes a purchase:
-_ON_ORDERS: dict[str, tuple[Json, ...]] = {
+ON_ORDERS: dict[str, tuple[Json, ...]] = {
     "timeout_before": ({"seconds": 5},),
     "timeout_after": ({"seconds": 5},),
     "reset_before": ({},),
@@ -32,13 +32,13 @@ _ON_ORDERS: dict[str, tuple[Json, ...]] = {
     "async_late": ({"seconds": 1.0}, {"seconds": 4.0}),
     "async_twice": ({},),
 }
-_ON_ORDERS_OF: dict[str, tuple[str, ...]] = {
+ON_ORDERS_OF: dict[str, tuple[str, ...]] = {
     "esim_access": ("duplicate_code", "guard_first"),
     "esim_card": ("instant", "delayed"),
     "mobimatter": ("upstream_down",),
 }
 # What strikes the reading of what became of a purchase:
-_ON_LOOK_UPS: dict[str, tuple[Json, ...]] = {
+ON_LOOK_UPS: dict[str, tuple[Json, ...]] = {
     "error_status": ({"status": 500},),
     "timeout_before": ({"seconds": 5},),
     "reset_before": ({},),
@@ -51,7 +51,7 @@ _ON_LOOK_UPS: dict[str, tuple[Json, ...]] = {
 _LASTING = frozenset({"out_of_stock", "insufficient_balance", "delisted", "price_change"})
 _NOBODY_SELLS = 0.3  # how often all of them withdraw their plans for a moment: what is tried then is refunded
 _LAST_REFUSALS = 6
-_ON_WEBHOOKS = ("webhook_lost", "webhook_duplicate", "webhook_reorder")
+ON_WEBHOOKS = ("webhook_lost", "webhook_duplicate", "webhook_reorder")
 _ON_STRIPE: tuple[Json, ...] = (
     {"kind": "webhook_lost", "times": 2},
     {"kind": "webhook_duplicate", "times": 5, "params": {"copies": 3}},
@@ -85,19 +85,19 @@ def provider_faults(rng: Random, *, lasting: bool = True) -> list[Json]:
     """
     faults = []
     for slug in PROVIDERS:
-        kinds = [*_ON_ORDERS, *_ON_ORDERS_OF.get(slug, ())]
+        kinds = [*ON_ORDERS, *ON_ORDERS_OF.get(slug, ())]
         kinds = [kind for kind in kinds if lasting or kind not in _LASTING]
         for kind in rng.sample(kinds, rng.choices((0, 1, 2, 3), (1, 3, 3, 1))[0]):
-            params = rng.choice(_ON_ORDERS.get(kind, ({},)))
+            params = rng.choice(ON_ORDERS.get(kind, ({},)))
             call = "*" if kind == "price_change" else "order"  # a price moves everywhere, and for long
             times = None if kind == "price_change" else rng.randint(1, 4)
             faults.append(_fault(slug, call, kind, times, rng.choice((0.5, 1.0)) if times else 1.0, params))
         if rng.random() < 0.3:
-            kind = rng.choice(list(_ON_LOOK_UPS))
-            params = rng.choice(_ON_LOOK_UPS[kind])
+            kind = rng.choice(list(ON_LOOK_UPS))
+            params = rng.choice(ON_LOOK_UPS[kind])
             faults.append(_fault(slug, rng.choice(("status", "balance")), kind, rng.randint(1, 6), 0.7, params))
         if rng.random() < 0.3:
-            faults.append(_fault(slug, "webhook", rng.choice(_ON_WEBHOOKS), rng.randint(1, 5), 1.0, {}))
+            faults.append(_fault(slug, "webhook", rng.choice(ON_WEBHOOKS), rng.randint(1, 5), 1.0, {}))
         if rng.random() < 0.1:
             faults.append(_fault(slug, "login", rng.choice(("unauthorised", "error_status")), 1, 1.0, {}))
     if rng.random() < _NOBODY_SELLS:

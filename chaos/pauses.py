@@ -8,6 +8,7 @@ then all wake up and go on where they were.
 import os
 import signal
 import time
+from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from chaos.scripted import Scripted
 from chaos.stage import Stage
 from resources.db.order_store import LEASE_SECONDS
 
+_SLEEP = LEASE_SECONDS + 6
 _FALLS_ASLEEP_WITHIN = 10.0
 _SETTLED = 400.0
 _GOES_ON_WITHIN = 30.0
@@ -53,23 +55,32 @@ def fates() -> list[tuple[Fate, int]]:
     return found
 
 
-def pause_past_the_lease(stage: Stage, seed: int, wait_seconds: float = LEASE_SECONDS + 6) -> Result:
-    """Put workers to sleep at every step, let others take over, wake them, and compare all sides."""
+def pause_past_the_lease(
+    stage: Stage, seed: int, steps: Sequence[tuple[Fate, int]] = (), *, in_real_time: bool = True
+) -> Result:
+    """Put workers to sleep at every step (or those named), let others take over, wake them, and compare all sides.
+
+    Where it is not done in real time the shared clock leaps instead: who wakes up believes in a lease that all others
+    see as over, so that nothing but the store's own checks can keep it from doing harm.
+    """
     with stage.shop(f"pauses-{seed}") as shop:
         play = Scripted(shop, f"pauses-{seed}")
         asleep: list[ForkServerProcess] = []
         try:
-            for fate, package in fates():
+            for fate, package in steps or fates():
                 play.order(shop.package_ids[package])
                 process = shop.start_drain(fate=fate, workers=1, idle_seconds=0.5, max_seconds=8.0)
                 shop.drains.remove(process)
                 if _falls_asleep(process):
                     asleep.append(process)
-            time.sleep(wait_seconds)
+            if in_real_time:
+                time.sleep(_SLEEP)
+            else:
+                shop.stage.leap_to(shop.clock.ahead_seconds + _SLEEP)
             late = _goes_on(play)
             for seconds in (0.0, _SETTLED):  # what they left is looked up, and after the settle time bought elsewhere
                 shop.stage.leap_to(shop.clock.ahead_seconds + seconds)
-                shop.start_drain(workers=10, idle_seconds=0.5, max_seconds=3.0)
+                shop.start_drain(workers=10, idle_seconds=0.5, max_seconds=3.0 if in_real_time else 1.0)
                 shop.end_drains(30.0)
             for process in asleep:
                 os.kill(process.pid or 0, signal.SIGCONT)

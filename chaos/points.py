@@ -39,16 +39,19 @@ _NAMES: tuple[tuple[str, frozenset[str]], ...] = tuple(
         ("refund claimed or called off", "update refunds"),
         ("notice claimed or sent", "update outbox"),
         ("unit claimed, or put back for later", "insert order_events"),
+        ("provider event heeded", "update inbox_events"),  # it may make a unit due, too
         ("lease prolonged, or look-up claimed", "update esims"),
-        ("provider event heeded", "update inbox_events"),
         ("provider's health", "update providers"),
         ("payment's fee claimed", "update orders"),
         ("token kept", "insert provider_tokens"),
+        ("token forgotten", "delete provider_tokens"),
+        ("offer rests", "insert offer_outages"),
         ("slot within a rate limit", "insert rate_limits"),
         ("drain registered", "insert drains"),
         ("drain's heartbeat or end", "update drains"),
     )
 )
+COMMITS = tuple(name for name, _ in _NAMES)
 
 
 def writes_of(statement: str) -> set[str]:

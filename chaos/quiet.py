@@ -21,9 +21,12 @@ _MONEY_BACK_UNTOLD = {
     "times": 40,
     "params": {"types": ["charge.refunded", "refund.", "charge.dispute"]},
 }
+# A unit that was given up is paid back; where the payment service refuses that for good, a person is waited for.
 _LEFT = """
-select (select count(*) from esims where status in ('queued', 'working', 'pending', 'unknown', 'failed')
+select (select count(*) from esims where status in ('queued', 'working', 'pending', 'unknown')
         or (status = 'attention' and next_attempt_at is not null))
+    + (select count(*) from esims e where e.status = 'failed' and not exists (
+        select from refunds r where r.order_id = e.order_id and r.esim_n = e.n and r.state = 'failed'))
     + (select count(*) from outbox where sent_at is null)
     + (select count(*) from refunds where state = 'requested')
     + (select count(*) from orders where fee_due_at is not null)

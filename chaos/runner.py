@@ -10,7 +10,9 @@ from multiprocessing.queues import Queue
 from queue import Empty
 from time import monotonic
 
-from chaos.campaign import Result, play
+from chaos.campaign import FAULT, Result, play
+from chaos.coverage import table
+from chaos.every_fault import strike_all
 from chaos.history import story_of
 from chaos.pauses import pause_past_the_lease
 from chaos.platform_recovery import WITHIN_SECONDS as BACK_WITHIN_SECONDS
@@ -32,6 +34,7 @@ class Plan:
     orders: int
     first: int = 1
     sweep: bool = False
+    faults: bool = False
     pauses: bool = False
     recovery: bool = False
     bug: str = ""
@@ -40,7 +43,7 @@ class Plan:
         """Return the command that plays one part again."""
         kind, _, number = name.replace("-", " ").partition(" ")
         bug = f" --plant {self.bug}" if self.bug else ""
-        more = f" --{kind}" if kind in {"sweep", "pauses"} else ""
+        more = f" --{kind}" if kind in {"sweep", "faults", "pauses"} else ""
         if kind == "platform":
             return f"numnaroad chaos --seeds 0 --seed {number} --orders {self.orders} --platform"
         return f"numnaroad chaos --seed {number} --orders {self.orders}{more}{bug}"
@@ -86,6 +89,8 @@ class Report:
         head = f"{len(self.parts)} campaigns of {self.plan.orders} orders in {self.seconds:.0f} s: {broken} violations"
         lines = [head, "", "| what | times |", "|---|---:|"]
         lines += [f"| {what} | {times:,} |" for what, times in sorted(counts.items()) if times]
+        if struck := {name.removeprefix(FAULT): times for name, times in counts.items() if name.startswith(FAULT)}:
+            lines += table(struck)
         if waiting:
             lines += ["", "| units that wait for a person, by reason | units |", "|---|---:|"]
             lines += [f"| {why} | {units} |" for why, units in sorted(waiting.items())]
@@ -165,6 +170,9 @@ def _play_share(
     with open_stage(ports) as stage:
         if first and plan.sweep:
             tell(_told(sweep(stage, plan.first, plan.bug), plan))
+        if first and plan.faults:
+            for result in strike_all(stage, plan.first, plan.bug):
+                tell(_told(result, plan))
         if first and plan.pauses:
             tell(_told(pause_past_the_lease(stage, plan.first), plan))
         for seed in seeds:

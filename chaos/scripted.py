@@ -15,6 +15,7 @@ from resources.db.vault import Vault
 Json = dict[str, Any]
 _PROMPT: Json = {"copies": 1, "reorder": False, "lost": False, "delay_s": 0.0}
 _HEARD_WITHIN = 20.0
+_SETTLED = frozenset({"delivered", "lost"})
 
 
 class Scripted:
@@ -28,7 +29,7 @@ class Scripted:
         self._orders, self._started = 0, time.monotonic()
 
     def order(self, package_id: str) -> None:
-        """Have a customer order one eSIM, pay it, and wait until the shop has heard of it."""
+        """Have a customer order one eSIM, pay it, and wait until the shop has heard of all that is not lost."""
         self._orders += 1
         basket = self.customers.buy(Buyer(f"{self._name}-{self._orders}", ((package_id, 1),), SUCCEED, _PROMPT))
         if basket is not None:
@@ -36,7 +37,7 @@ class Scripted:
         until = time.monotonic() + _HEARD_WITHIN
         while time.monotonic() < until:
             events = self.shop.stage.outside.read("/sandbox/stripe/events")["events"]
-            if all(event["state"] == "delivered" for event in events):
+            if all(event["state"] in _SETTLED for event in events):
                 return
             time.sleep(0.02)
 

@@ -23,6 +23,7 @@ def chaos(  # noqa: PLR0913, PLR0917 - one parameter an option
     seeds: Annotated[int, typer.Option(min=0, help="How many campaigns, with this seed and those after it")] = 1,
     processes: Annotated[int, typer.Option(min=1, max=8, help="Campaigns at a time, each with its own servers")] = 1,
     sweep: Annotated[bool, typer.Option(help="Also kill a worker at every commit and request there is")] = False,
+    faults: Annotated[bool, typer.Option(help="Also have every fault strike every provider that has it")] = False,
     pauses: Annotated[bool, typer.Option(help="Also put workers to sleep past their lease, in real time")] = False,
     recovery: Annotated[bool, typer.Option(help="Also play the five recovery scenarios, in real time")] = False,
     platform: Annotated[
@@ -41,10 +42,10 @@ def chaos(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     if plant and plant not in BUGS:
         raise typer.BadParameter(f"there is no bug {plant!r}; there is {', '.join(BUGS)}")
-    if not seeds and (sweep or pauses or recovery or not platform):
+    if not seeds and (sweep or faults or pauses or recovery or not platform):
         raise typer.BadParameter("without seeds there is only --platform to play")
     leave_on_sigterm()
-    plan = Plan(tuple(range(seed, seed + seeds)), orders, seed, sweep, pauses, recovery, plant)
+    plan = Plan(tuple(range(seed, seed + seeds)), orders, seed, sweep, faults, pauses, recovery, plant)
     free = iter(free_ports(3 * min(processes, seeds)))
     ports = list(zip(free, free, free, strict=True))
     say = partial(make_console().print, markup=False, highlight=False, soft_wrap=True)
