@@ -30,6 +30,13 @@ LOCATION = "light-location"
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
+def _storage_as_deployed(url: str) -> Any:
+    """Return the storage block of `deploy/dagster.yaml` with a database of the test's own in it."""
+    storage = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())["storage"]
+    storage["custom"]["config"] |= {"postgres_url": url}
+    return storage
+
+
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
     """Wait on a fact, never for a time; return what the condition gave."""
     end = monotonic() + seconds
@@ -54,7 +61,7 @@ class Stage:
         self.config = {"module": "light", "location": LOCATION, "max_concurrent": 2, "watch": ["."], **config}
         launcher = {"module": WarmRunLauncher.__module__, "class": "WarmRunLauncher", "config": self.config}
         content = {
-            "storage": {"postgres": {"postgres_url": postgres.replace("postgresql://", "postgresql+psycopg2://")}},
+            "storage": _storage_as_deployed(postgres.replace("postgresql://", "postgresql+psycopg2://")),
             "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
             "run_launcher": launcher,
             "run_monitoring": {"enabled": True, "start_timeout_seconds": 180},

@@ -132,6 +132,13 @@ def test_a_process_inherits_no_connection_no_thread_and_no_state(stage: Stage, t
     assert seen["random"] != other["random"]
 
 
+def test_a_run_does_not_ask_postgres_for_tables_that_its_launcher_has_used(stage: Stage, tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+    assert stage.ended(stage.launch("look_around_job", answer=str(answer))) is SUCCESS
+
+    assert json.loads(answer.read_text())["looks_for_tables"] == [False, False, False]
+
+
 def _sockets(pid: int) -> set[str]:
     opened = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()}
     found = {name for name in opened if name.startswith("socket:")}
