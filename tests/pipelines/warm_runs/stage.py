@@ -27,15 +27,15 @@ from pipelines.warm_runs.launcher import WarmRunLauncher
 ROOT = Path(__file__).resolve().parents[3]
 LIGHT = Path(__file__).parent / "light.py"
 HEAVY = Path(__file__).parent / "heavy.py"
+DEPLOYED = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
 LOCATION = "light-location"
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 def _storage_as_deployed(url: str) -> Any:
-    """Return the storage block of `deploy/dagster.yaml` with a database of the test's own in it."""
-    storage = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())["storage"]
-    storage["custom"]["config"] |= {"postgres_url": url}
-    return storage
+    """Return the storage block of `deploy/dagster.yaml` with the database of a stage in it."""
+    custom = DEPLOYED["storage"]["custom"]
+    return {"custom": {**custom, "config": {**custom["config"], "postgres_url": url}}}
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
@@ -53,7 +53,9 @@ class Stage:
 
     port = 9  # where no code server answers; a test that has one says so
 
-    def __init__(self, folder: Path, postgres: str, code: Path = LIGHT, **config: Any) -> None:
+    def __init__(
+        self, folder: Path, postgres: str, code: Path = LIGHT, start_timeout: int = 180, **config: Any
+    ) -> None:
         self.folder, self.home = folder, folder / "home"
         self.code = folder / "code" / code.name
         self.code.parent.mkdir()
@@ -65,7 +67,7 @@ class Stage:
             "storage": _storage_as_deployed(postgres.replace("postgresql://", "postgresql+psycopg2://")),
             "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
             "run_launcher": launcher,
-            "run_monitoring": {"enabled": True, "start_timeout_seconds": 180},
+            "run_monitoring": {**DEPLOYED["run_monitoring"], "start_timeout_seconds": start_timeout},
             "telemetry": {"enabled": False},
         }
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(content))

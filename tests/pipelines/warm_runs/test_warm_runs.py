@@ -121,7 +121,7 @@ def test_a_process_inherits_no_connection_no_thread_and_no_state(stage: Stage, t
 
     assert seen["stdin"] == os.devnull
     assert seen["leads_its_session"]
-    assert seen["python_threads"] == ["MainThread", "lifeline"]
+    assert seen["python_threads"] == ["MainThread", "given_up", "lifeline"]
     assert seen["sockets"]  # its own, to Postgres
     assert stage.host is not None
     assert not _sockets(seen["parent"]) & set(seen["sockets"])
