@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.asset_health import asset_health
 from assets.catalogue_checks import catalogue_checks
 from assets.operations import operations_assets
 from assets.packages import catalogue_assets
@@ -13,6 +14,7 @@ from pipelines.operator_jobs import operator_jobs
 from pipelines.order_jobs import order_jobs
 from pipelines.order_schedules import order_schedules
 from pipelines.reconcile_jobs import reconcile_jobs, reconcile_schedules
+from pipelines.sensors.asset_health import asset_health_sensor
 from pipelines.sensors.operations_watch import operations_sensors
 from pipelines.sensors.paid_orders import order_sensors
 from pipelines.sensors.price_conditions import price_conditions_sensor
@@ -23,7 +25,7 @@ from resources.order_operations import OrderOperations
 from resources.provider_clients import ProviderClients
 
 defs = dg.Definitions(
-    assets=[*catalogue_assets, *warehouse_assets, *reconciliation_assets, *operations_assets],
+    assets=[*catalogue_assets, *warehouse_assets, *reconciliation_assets, *operations_assets, asset_health],
     asset_checks=catalogue_checks,
     jobs=[*catalogue_jobs, *order_jobs, *operator_jobs, *operations_jobs, *reconcile_jobs, *warehouse_jobs],
     schedules=[
@@ -33,7 +35,14 @@ defs = dg.Definitions(
         *reconcile_schedules,
         *warehouse_schedules,
     ],
-    sensors=[*order_sensors, price_conditions_sensor, provider_health_sensor, *operations_sensors, *warehouse_sensors],
+    sensors=[
+        *order_sensors,
+        price_conditions_sensor,
+        provider_health_sensor,
+        asset_health_sensor,
+        *operations_sensors,
+        *warehouse_sensors,
+    ],
     resources={
         "lake": LakeResource(),
         "providers": ProviderClients(),

@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.asset_health import ASSET_HEALTH_KEY
 from assets.operations import ALERTS_KEY, HEALTH_KEY, RETENTION_KEY
 from pipelines.provider_watch import read_balances, watch_providers
 from pipelines.provisioning import MAX_RUNTIME
@@ -65,8 +66,8 @@ def watch_resting_providers() -> None:
 
 report_operations = dg.define_asset_job(
     "report_operations",
-    selection=dg.AssetSelection.assets(HEALTH_KEY, ALERTS_KEY),
-    description="Looks again at providers' health and at the open alerts.",
+    selection=dg.AssetSelection.assets(HEALTH_KEY, ALERTS_KEY, ASSET_HEALTH_KEY),
+    description="Looks again at providers' and assets' health and at the open alerts.",
     executor_def=dg.in_process_executor,
 )
 retention_job = dg.define_asset_job(
