@@ -129,7 +129,7 @@ def retention(
     forget_skipped_ticks(context.instance, now)
     deleted |= forget_side_records(settings, now)
     sizes = {f"{name} bytes": size for name, size in storage_bytes(tools.settings).items()}
-    return dg.MaterializeResult(metadata={"deleted": _table(("what", "rows"), deleted.items()), **sizes})
+    return dg.MaterializeResult(metadata={"deleted": shown_table(("what", "rows"), deleted.items()), **sizes})
 
 
 def health_events(health: Sequence[ProviderHealth], changed: Collection[str]) -> list[AssetEvent]:
@@ -149,16 +149,16 @@ def health_metadata(health: Sequence[ProviderHealth]) -> Metadata:
     return {
         "dagster/row_count": dg.MetadataValue.int(len(health)),
         "not_well": dg.MetadataValue.int(sum(not one.well for one in health)),
-        "providers": _table(_HEALTH_COLUMNS, (_health_row(one) for one in health)),
+        "providers": shown_table(_HEALTH_COLUMNS, (_health_row(one) for one in health)),
     }
 
 
 def alert_metadata(found: Sequence[OpenAlert], figures: StoreFigures) -> Metadata:
     """Return the table of open alerts and the figures they come from as Dagster shows them."""
-    rows = ((_moment(one.since), one.kind, one.subject, one.text) for one in found)
+    rows = ((shown_moment(one.since), one.kind, one.subject, one.text) for one in found)
     return {
         "dagster/row_count": dg.MetadataValue.int(len(found)),
-        "open": _table(_ALERT_COLUMNS, rows),
+        "open": shown_table(_ALERT_COLUMNS, rows),
         **{name: dg.MetadataValue.int(value) for name, value in figures.items().items()},
     }
 
@@ -187,17 +187,19 @@ def _health_row(one: ProviderHealth) -> tuple[Cell, ...]:
         figures.p50_ms,
         figures.p95_ms,
         one.last_error,
-        _moment(one.last_error_at),
+        shown_moment(one.last_error_at),
         str(one.balance or "not read yet"),
-        _moment(one.balance_at),
+        shown_moment(one.balance_at),
     )
 
 
-def _moment(at: datetime | None) -> str:
+def shown_moment(at: datetime | None) -> str:
+    """Return a moment as tables in Dagster show it; empty where there is none."""
     return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> dg.TableMetadataValue:
+def shown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> dg.TableMetadataValue:
+    """Return rows as Dagster shows them."""
     schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in columns])
     records = [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows]
     return dg.MetadataValue.table(records=records, schema=schema)

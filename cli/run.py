@@ -79,8 +79,6 @@ def prepare_environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_POSTGRES_URL": urls.dagster_sqlalchemy,
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "1",
-        # Five a tick, the default, fall days behind where runs are many (dagster#19224).
-        "DAGSTER_RUN_STATUS_SENSOR_PROCESS_LIMIT": "200",
         "NUMNAROAD_HOST": settings.host,
         "DAGSTER_PORT": str(settings.dagster_port),
         "CODE_SERVER_PORT": str(settings.code_server_port),

@@ -41,13 +41,19 @@ class WholeScheduleStorage(PostgresScheduleStorage):
 
 
 class DagsterStorage(DagsterPostgresStorage):
-    """The storage of runs, events and schedules, as Dagster's own but for the schedules."""
+    """The storage of runs, events and schedules, as Dagster's own but for the schedules.
 
-    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self.postgres_url, self.should_autocreate_tables, self._inst_data = postgres_url, True, inst_data
-        self._run_storage = PostgresRunStorage(postgres_url)
-        self._event_log_storage = PostgresEventLogStorage(postgres_url)
-        self._schedule_storage = WholeScheduleStorage(postgres_url)
+    Each of the three looks for its tables when it is opened, unless `should_autocreate_tables` is false.
+    """
+
+    def __init__(
+        self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: ConfigurableClassData | None = None
+    ) -> None:
+        self.postgres_url, self.should_autocreate_tables = postgres_url, should_autocreate_tables
+        self._inst_data = inst_data
+        self._run_storage = PostgresRunStorage(postgres_url, should_autocreate_tables)
+        self._event_log_storage = PostgresEventLogStorage(postgres_url, should_autocreate_tables)
+        self._schedule_storage = WholeScheduleStorage(postgres_url, should_autocreate_tables)
         # Past the parent, which would open a schedule storage of its own in every run's process.
         super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]  # dagster's has no annotations
 
@@ -56,4 +62,5 @@ class DagsterStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "DagsterStorage":
         """Build it from what stands in `dagster.yaml`."""
-        return cls(pg_url_from_config(cast(PostgresStorageConfig, config_value)), inst_data)
+        url = pg_url_from_config(cast(PostgresStorageConfig, config_value))
+        return cls(url, config_value.get("should_autocreate_tables", True), inst_data)

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.asset_health import asset_health
 from assets.attention import attention_assets
 from assets.catalogue_checks import catalogue_checks
 from assets.operations import operations_assets
@@ -14,6 +15,7 @@ from pipelines.operator_jobs import operator_jobs
 from pipelines.order_jobs import order_jobs
 from pipelines.order_schedules import order_schedules
 from pipelines.reconcile_jobs import reconcile_jobs, reconcile_schedules
+from pipelines.sensors.asset_health import asset_health_sensor
 from pipelines.sensors.attention import attention_sensors
 from pipelines.sensors.operations_watch import operations_sensors
 from pipelines.sensors.paid_orders import order_sensors
@@ -31,6 +33,7 @@ defs = dg.Definitions(
         *reconciliation_assets,
         *operations_assets,
         *attention_assets,
+        asset_health,
     ],
     asset_checks=catalogue_checks,
     jobs=[*catalogue_jobs, *order_jobs, *operator_jobs, *operations_jobs, *reconcile_jobs, *warehouse_jobs],
@@ -45,6 +48,7 @@ defs = dg.Definitions(
         *order_sensors,
         price_conditions_sensor,
         provider_health_sensor,
+        asset_health_sensor,
         *operations_sensors,
         *attention_sensors,
         *warehouse_sensors,

@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.asset_health import ASSET_HEALTH_KEY
 from assets.attention import KEY as ATTENTION_KEY
 from assets.operations import ALERTS_KEY, HEALTH_KEY, RETENTION_KEY
 from pipelines.provider_watch import read_balances, watch_providers
@@ -66,8 +67,8 @@ def watch_resting_providers() -> None:
 
 report_operations = dg.define_asset_job(
     "report_operations",
-    selection=dg.AssetSelection.assets(HEALTH_KEY, ALERTS_KEY, ATTENTION_KEY),
-    description="Looks again at providers' health, at the open alerts and at what waits for a person.",
+    selection=dg.AssetSelection.assets(HEALTH_KEY, ALERTS_KEY, ATTENTION_KEY, ASSET_HEALTH_KEY),
+    description="Looks again at providers' and assets' health, at the open alerts and at what waits for a person.",
     executor_def=dg.in_process_executor,
 )
 retention_job = dg.define_asset_job(

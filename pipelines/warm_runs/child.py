@@ -8,6 +8,8 @@ import random
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from time import sleep
 
 import dagster as dg
@@ -39,7 +41,8 @@ def work(task: Message, cards: Cards, lifeline: int) -> None:
     with capture_interrupts():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDED_BY)
         with open_instance(reference) as instance:
-            _execute(instance, run_id)
+            with _ended_when_given_up(instance, run_id, task["look_seconds"], task["grace_seconds"]):
+                _execute(instance, run_id)
             if _is_accounted_for(instance, run_id):
                 cards.tear_up(run_id)
 
@@ -62,6 +65,31 @@ def _end_with_the_zygote(lifeline: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     sleep(_ORPHAN_GRACE_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def _ended_when_given_up(instance: dg.DagsterInstance, run_id: str, look: float, grace: float) -> Iterator[None]:
+    """End this process if the run ends in Dagster's eyes while it goes on here: marked as failed by hand, say.
+
+    Dagster tells nobody (dagster#15325). Two looks in a row must find it ended: the first may come on its last moments.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        times = 0
+        while times < 2 and not over.wait(look):
+            with suppress(Exception):  # the storage is away: look again
+                times = times + 1 if _is_gone_or_finished(instance, run_id) else 0
+        if not over.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+            if not over.wait(grace):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="given_up", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _execute(instance: dg.DagsterInstance, run_id: str) -> None:
@@ -89,4 +117,9 @@ def _is_accounted_for(instance: dg.DagsterInstance, run_id: str) -> bool:
     if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run)
         return True
+    return run is None or run.is_finished
+
+
+def _is_gone_or_finished(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
     return run is None or run.is_finished

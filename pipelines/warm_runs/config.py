@@ -26,8 +26,9 @@ class NoFolder(Exception):
 class WarmRunsConfig:
     """Which code location the host serves, how many runs at a time, and how long it waits for what it ends.
 
-    `watch` names folders (from where the host is started) whose changes make it start over with fresh code; `preload`
-    names modules that runs import only when they need them; `folder` overrules where the socket is.
+    Every `look_seconds` a run's process asks whether Dagster has given the run up, and then ends. `watch` names folders
+    (from where the host is started) whose changes make it start over with fresh code; `preload` names modules that runs
+    import only when they need them; `folder` overrules where the socket is.
     """
 
     module: str = "pipelines.definitions"
@@ -35,6 +36,7 @@ class WarmRunsConfig:
     max_concurrent: int = 8
     terminate_grace_seconds: int = 60
     shutdown_grace_seconds: int = 6
+    look_seconds: int = 15
     watch: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     folder: str = ""

@@ -131,7 +131,9 @@ class Host:
             self._fork(zygote, "run", given.run_id, given.instance_ref)
 
     def _fork(self, zygote: ZygoteProcess, task: str, run_id: str, reference: str, why: str = "") -> None:
-        zygote.send({"do": "fork", "task": task, "run_id": run_id, "instance_ref": reference, "why": why})
+        given = {"task": task, "run_id": run_id, "instance_ref": reference, "why": why}
+        times = {"look_seconds": self._config.look_seconds, "grace_seconds": self._config.terminate_grace_seconds}
+        zygote.send({"do": "fork", **given, **times})
 
     def _signal(self, given: Given, number: signal.Signals) -> None:
         if given.zygote is not None:

@@ -8,6 +8,7 @@ import yaml
 from dagster._core.instance import InstanceRef
 from dagster._serdes import deserialize_value
 
+_KNOW_AUTOCREATE = {("dagster_postgres", "DagsterPostgresStorage"), ("pipelines.dagster_storage", "DagsterStorage")}
 _POOLED_SECONDS = 1  # as long as a connection may be used again; a longer one could outlive a restart of the server
 
 
@@ -26,7 +27,7 @@ def open_instance(reference: str) -> Iterator[dg.DagsterInstance]:
 def _with_tables(reference: InstanceRef) -> InstanceRef:
     """Spare Postgres the question whether Dagster's tables are there: the launcher has created the run in them."""
     storage = reference.storage_data
-    if storage is None or (storage.module_name, storage.class_name) != ("dagster_postgres", "DagsterPostgresStorage"):
+    if storage is None or (storage.module_name, storage.class_name) not in _KNOW_AUTOCREATE:
         return reference
     config = {**yaml.safe_load(storage.config_yaml), "should_autocreate_tables": False}
     return reference._replace(storage_data=storage._replace(config_yaml=yaml.safe_dump(config)))

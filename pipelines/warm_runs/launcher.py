@@ -52,6 +52,7 @@ class WarmRunLauncher(RunLauncher[dg.DagsterInstance], ConfigurableClass):
             "max_concurrent": Field(IntSource, is_required=False),
             "terminate_grace_seconds": Field(IntSource, is_required=False),
             "shutdown_grace_seconds": Field(IntSource, is_required=False),
+            "look_seconds": Field(IntSource, is_required=False),
             "watch": Field([str], is_required=False),
             "preload": Field([str], is_required=False),
             "folder": Field(StringSource, is_required=False),

@@ -9,6 +9,7 @@ import structlog
 
 from pipelines.warm_runs.code_watch import Code, read_code
 from pipelines.warm_runs.config import WarmRunsConfig
+from pipelines.warm_runs.native_threads import PARKED
 from pipelines.warm_runs.wire import Message
 from pipelines.warm_runs.zygote_process import ZygoteProcess
 
@@ -120,6 +121,8 @@ class Nursery:
             if message["tell"] in {"ready", "broken"}:
                 zygote.state, zygote.why = message["tell"], message.get("why", "")
                 _log.info("zygote is " + zygote.state, zygote=zygote.pid, why=zygote.why or None)
+                if at_work := sorted({*message["threads"]} - PARKED):
+                    _log.warning("a zygote has native threads that a fork leaves behind", threads=at_work)
             else:
                 self._heard(zygote, message)
 

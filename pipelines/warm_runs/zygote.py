@@ -1,8 +1,9 @@
 """The warm process: imports Dagster and the definitions once, then forks a child for every run it is told of.
 
-It has one thread of Python's and opens no connection, so that a child inherits memory and nothing else. It decides
-nothing: the host tells it what to fork and whom to signal, it tells the host who started and who ended. When the host
-is gone it ends its children, which end their runs in Dagster's eyes, and itself.
+It has one thread of Python's, no native one that may be at work (`native_threads` says how) and opens no connection,
+so that a child inherits memory and nothing else. It decides nothing: the host tells it what to fork and whom to signal,
+it tells the host who started and who ended. When the host is gone it ends its children, which end their runs in
+Dagster's eyes, and itself.
 """
 
 import gc
@@ -23,6 +24,7 @@ from time import monotonic
 from typing import NoReturn
 
 from pipelines.warm_runs.cards import Cards
+from pipelines.warm_runs.native_threads import other_threads, still
 from pipelines.warm_runs.signals import SignalPipe
 from pipelines.warm_runs.wire import Lines, Message, line
 
@@ -35,7 +37,7 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     for number in _ENDED_BY:  # the host ends us, in its order
         signal.signal(number, signal.SIG_IGN)
-    # From 3.12 on a fork beside any other thread warns; native libraries keep idle ones from their import on.
+    # From 3.12 on a fork beside any other thread warns, even one that is parked.
     warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
     Zygote(socket.socket(fileno=given["fd"]), Path(given["place"]), given["grace"]).serve(
         given["module"], given["preload"]
@@ -56,6 +58,8 @@ class Zygote:
     def serve(self, module: str, preload: Sequence[str]) -> None:
         """Warm up, and do what the host says until it is gone."""
         state = self._warm_up(module, preload)
+        still()
+        state["threads"] = other_threads()
         gc.collect()
         gc.freeze()  # children never look through what they inherit, and so do not copy it
         self._tell(state)
@@ -85,6 +89,7 @@ class Zygote:
 
     def _rehearse(self) -> list[str]:
         """Let a child open the instance and run a job, and return what it had to import: next time that is there."""
+        still()
         ours, childs = os.pipe()
         pid = os.fork()
         if pid == 0:

@@ -1,6 +1,7 @@
 """The host's side of a zygote: started with fresh code, spoken to over a socket pair, ended by hanging up."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Literal
 
 from pipelines.warm_runs.code_watch import Code
 from pipelines.warm_runs.config import WarmRunsConfig
+from pipelines.warm_runs.native_threads import QUIET
 from pipelines.warm_runs.wire import Lines, Message, line
 
 State = Literal["warming", "ready", "broken", "gone"]
@@ -25,6 +27,7 @@ class ZygoteProcess:
         self._process = subprocess.Popen(  # noqa: S603 - our own module in our own interpreter
             [sys.executable, "-m", "pipelines.warm_runs.zygote", json.dumps(given)],
             pass_fds=[its.fileno()],
+            env={**os.environ, **QUIET},
             stdin=subprocess.DEVNULL,
         )
         its.close()

@@ -21,6 +21,7 @@ from dagster._core.scheduler.instigation import (
     SensorInstigatorData,
 )
 
+from pipelines.dagster_storage import DagsterStorage
 from resources.db.databases import Databases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,3 +69,20 @@ def test_a_run_in_another_process_opens_the_same_storage(instance: dg.DagsterIns
     with dg.DagsterInstance.from_ref(instance.get_ref()) as other:
         other.add_instigator_state(STATE)
     assert len(instance.all_instigator_state()) == 1
+
+
+def test_storage_told_that_the_tables_are_there_asks_nobody(databases: Databases) -> None:
+    """The database is empty: who looks for tables makes them, who does not leaves it as it was."""
+    config = {"postgres_url": databases.dagster_sqlalchemy}
+
+    DagsterStorage.from_config_value(None, {**config, "should_autocreate_tables": False})
+    assert _tables(databases) == 0
+    DagsterStorage.from_config_value(None, config)
+    assert _tables(databases) > 0
+
+
+def _tables(databases: Databases) -> int:
+    with psycopg.connect(databases.dagster) as connection:
+        row = connection.execute("select count(*) from pg_tables where schemaname = 'public'").fetchone()
+    assert row is not None
+    return int(row[0])

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_status_sensor_definition import RunStatusSensorCursor
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import (
     InstigatorState,
@@ -294,6 +295,24 @@ def test_a_job_that_fails_is_told_once_with_a_link_until_a_run_of_it_succeeds(
     assert last is not None
     assert last.succeeded
     assert watch.look() == []
+
+
+def test_a_night_of_failed_runs_is_told_of_at_one_tick(
+    shop: Shop, source: Source, instance: dg.DagsterInstance
+) -> None:
+    """Dagster reads twenty-five a tick and works five of them: it would fall days behind (dagster#19224)."""
+    job = fails()
+    for _ in range(30):
+        instance.report_run_failed(instance.create_run_for_job(job))
+    [newest] = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
+    before = RunStatusSensorCursor(record_id=0).to_json()
+    context = dg.build_sensor_context(instance, cursor=before, resources={"operations": source})
+
+    told_of = run_failure_alerts.evaluate_tick(context).cursor
+
+    assert told_of is not None
+    assert RunStatusSensorCursor.from_json(told_of).record_id == newest.storage_id
+    assert len(told(shop.engine)) == 1
 
 
 def test_nothing_personal_is_in_what_the_watch_reports(

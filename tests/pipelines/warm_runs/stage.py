@@ -26,8 +26,16 @@ from pipelines.warm_runs.launcher import WarmRunLauncher
 
 ROOT = Path(__file__).resolve().parents[3]
 LIGHT = Path(__file__).parent / "light.py"
+HEAVY = Path(__file__).parent / "heavy.py"
+DEPLOYED = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
 LOCATION = "light-location"
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+
+
+def _storage_as_deployed(url: str) -> Any:
+    """Return the storage block of `deploy/dagster.yaml` with the database of a stage in it."""
+    custom = DEPLOYED["storage"]["custom"]
+    return {"custom": {**custom, "config": {**custom["config"], "postgres_url": url}}}
 
 
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
@@ -45,19 +53,21 @@ class Stage:
 
     port = 9  # where no code server answers; a test that has one says so
 
-    def __init__(self, folder: Path, postgres: str, **config: Any) -> None:
+    def __init__(
+        self, folder: Path, postgres: str, code: Path = LIGHT, start_timeout: int = 180, **config: Any
+    ) -> None:
         self.folder, self.home = folder, folder / "home"
-        self.code = folder / "code" / "light.py"
+        self.code = folder / "code" / code.name
         self.code.parent.mkdir()
-        shutil.copy(LIGHT, self.code)
+        shutil.copy(code, self.code)
         self.home.mkdir()
-        self.config = {"module": "light", "location": LOCATION, "max_concurrent": 2, "watch": ["."], **config}
+        self.config = {"module": code.stem, "location": LOCATION, "max_concurrent": 2, "watch": ["."], **config}
         launcher = {"module": WarmRunLauncher.__module__, "class": "WarmRunLauncher", "config": self.config}
         content = {
-            "storage": {"postgres": {"postgres_url": postgres.replace("postgresql://", "postgresql+psycopg2://")}},
+            "storage": _storage_as_deployed(postgres.replace("postgresql://", "postgresql+psycopg2://")),
             "run_coordinator": {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"},
             "run_launcher": launcher,
-            "run_monitoring": {"enabled": True, "start_timeout_seconds": 180},
+            "run_monitoring": {**DEPLOYED["run_monitoring"], "start_timeout_seconds": start_timeout},
             "telemetry": {"enabled": False},
         }
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(content))
@@ -110,7 +120,7 @@ class Stage:
         """Create a run of a job as the location's sensors would."""
         origin = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=self.port, location_name=location)
         repository = RemoteRepositoryOrigin(origin, "__repository__")
-        code = ReconstructableRepository.for_module("light", "defs", str(self.code.parent))
+        code = ReconstructableRepository.for_module(self.code.stem, "defs", str(self.code.parent))
         return self.instance.create_run_for_job(
             self.definitions.defs.get_repository_def().get_job(job),
             tags=tags,
@@ -162,7 +172,7 @@ class Stage:
         return next(int(line.split()[1]) for line in status if line.startswith("PPid"))
 
     def _load(self) -> Any:
-        module = ModuleType("light")
+        module = ModuleType(self.code.stem)
         exec(compile(self.code.read_text(), str(self.code), "exec"), module.__dict__)
         return module
 
@@ -208,7 +218,7 @@ class Fifo:
 @contextmanager
 def code_server(stage: Stage, port: int) -> Iterator[None]:
     """Serve the stage's code as Dagster's own launcher needs it."""
-    command = [sys.executable, "-m", "dagster", "api", "grpc", "-m", "light", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "dagster", "api", "grpc", "-m", stage.code.stem, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--location-name", LOCATION]
     environment = {**stage.environment, "DAGSTER_DISABLE_TELEMETRY": "1"}
     with (stage.folder / "code.log").open("wb") as log:

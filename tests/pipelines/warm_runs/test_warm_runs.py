@@ -121,7 +121,7 @@ def test_a_process_inherits_no_connection_no_thread_and_no_state(stage: Stage, t
 
     assert seen["stdin"] == os.devnull
     assert seen["leads_its_session"]
-    assert seen["python_threads"] == ["MainThread", "lifeline"]
+    assert seen["python_threads"] == ["MainThread", "given_up", "lifeline"]
     assert seen["sockets"]  # its own, to Postgres
     assert stage.host is not None
     assert not _sockets(seen["parent"]) & set(seen["sockets"])
@@ -130,6 +130,13 @@ def test_a_process_inherits_no_connection_no_thread_and_no_state(stage: Stage, t
     assert seen["child_signal_is_default"]
     assert seen["log_handlers"] == []
     assert seen["random"] != other["random"]
+
+
+def test_a_run_does_not_ask_postgres_for_tables_that_its_launcher_has_used(stage: Stage, tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+    assert stage.ended(stage.launch("look_around_job", answer=str(answer))) is SUCCESS
+
+    assert json.loads(answer.read_text())["looks_for_tables"] == [False, False, False]
 
 
 def _sockets(pid: int) -> set[str]:
