@@ -47,6 +47,8 @@ ON_LOOK_UPS: dict[str, tuple[Json, ...]] = {
     "rate_limited": ({},),
     "slow": ({"seconds": 0.3},),
 }
+# No accident, but how a provider is while it lasts:
+_PROPERTIES = frozenset({"price_change", "guard_first"})
 # What these do outlasts them: an offer rests for half an hour, a provider until it is funded, a refund for a day.
 _LASTING = frozenset({"out_of_stock", "insufficient_balance", "delisted", "price_change"})
 _NOBODY_SELLS = 0.3  # how often all of them withdraw their plans for a moment: what is tried then is refunded
@@ -90,7 +92,7 @@ def provider_faults(rng: Random, *, lasting: bool = True) -> list[Json]:
         for kind in rng.sample(kinds, rng.choices((0, 1, 2, 3), (1, 3, 3, 1))[0]):
             params = rng.choice(ON_ORDERS.get(kind, ({},)))
             call = "*" if kind == "price_change" else "order"  # a price moves everywhere, and for long
-            times = None if kind == "price_change" else rng.randint(1, 4)
+            times = None if kind in _PROPERTIES else rng.randint(1, 4)
             faults.append(_fault(slug, call, kind, times, rng.choice((0.5, 1.0)) if times else 1.0, params))
         if rng.random() < 0.3:
             kind = rng.choice(list(ON_LOOK_UPS))

@@ -7,6 +7,7 @@ over the years, so every call about an eSIM goes by `esimTranNo`. Webhooks are u
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -59,7 +60,7 @@ from resources.providers.esim_access_orders import (
     window,
 )
 from resources.providers.esim_access_session import EsimAccessSession
-from resources.providers.esim_access_wire import NOT_IN_THIS_STATE, PENDING, Envelope, Refused, refusal_of
+from resources.providers.esim_access_wire import DUPLICATE, NOT_IN_THIS_STATE, PENDING, Envelope, Refused, refusal_of
 from resources.providers.outcomes import still_unknown, too_dear, with_facts
 from resources.providers.payload import (
     Row,
@@ -75,6 +76,7 @@ from resources.providers.payload import (
 from resources.settings import Endpoint
 
 STATEMENT_STEP = timedelta(days=1)  # so that a long statement is not held in memory
+CONTROL_AGE = timedelta(days=30)  # orders that are as old are still known by their references
 IMPOSSIBLE_PRICE = 1  # USD 0.0001: below every plan, so the price guard refuses it
 PROVES_NEW = frozenset(
     {
@@ -184,7 +186,7 @@ class EsimAccess:
         if not settled(self.capabilities, request.left_at, now):
             return Unknown(ErrorType.UNKNOWN, f"{SLUG}: {request.reference} is not listed yet; too early to be sure")
         absent = Rejected(ErrorType.NOT_BOUGHT, f"{SLUG}: {request.reference} is in no order after the settle time")
-        return absent if esim is not None else self._probed(request, absent)
+        return absent if esim is not None else self._probed(request, absent, now)
 
     def order_status(self, provider_order_id: str, request: PurchaseRequest) -> Outcome:
         """Read an accepted order; it is delivered when its profile has an activation string."""
@@ -302,21 +304,46 @@ class EsimAccess:
     def _guard(self, request: PurchaseRequest) -> int | Rejected:
         return too_dear(SLUG, request.expected_cost, request) or price_units(request)
 
-    def _probed(self, request: PurchaseRequest, absent: Rejected) -> Outcome:
+    def _probed(self, request: PurchaseRequest, absent: Rejected, now: datetime) -> Outcome:
         """Order under our reference at a price that no plan has: a known reference is answered, a new one refused.
 
-        That the reference is looked at before the price is not confirmed: if it is not, only the settle time keeps an
-        order that still waits for its eSIM from being taken for absent.
+        That the reference is looked at before all else is not confirmed. So a refusal proves something only where the
+        same order under a reference that is surely known is answered as known.
         """
         answer = self._session.spend("order", "esim/order", order_body(request, IMPOSSIBLE_PRICE))
         if isinstance(answer, Rejected):
-            return absent if answer.error_type in PROVES_NEW else Unknown(answer.error_type, answer.message)
+            if answer.error_type not in PROVES_NEW:
+                return Unknown(answer.error_type, answer.message)
+            try:
+                known = self._known_reference(request, now)
+            except ProviderError as error:
+                return still_unknown(error)
+            if known is not None and self._answers_as_known(replace(request, reference=known)):
+                return absent
+            return Unknown(
+                ErrorType.UNKNOWN, f"{SLUG}: not listed, and its repeat was refused, which may prove nothing"
+            )
         if isinstance(answer, Unknown):
             return answer
         order_no = loose_text(answer, "orderNo")
         return (
             accepted(order_no, request) if order_no else Unknown(ErrorType.UNKNOWN, f"{SLUG}: an order without number")
         )
+
+    def _known_reference(self, request: PurchaseRequest, now: datetime) -> str | None:
+        """Return the reference of our latest other order that has its eSIM, of a month; None where there is none."""
+        for wanted in (window(request.started_at), between(now - CONTROL_AGE, now)):
+            names = [loose_text(row, "transactionId") for row in self._session.esims(wanted)]
+            if others := [name for name in names if name and name != request.reference]:
+                return others[-1]
+        return None
+
+    def _answers_as_known(self, request: PurchaseRequest) -> bool:
+        answer = self._session.send("order", "esim/order", order_body(request, IMPOSSIBLE_PRICE))
+        if not isinstance(answer, Envelope):
+            return False
+        payload = answer.payload if isinstance(answer.payload, dict) else {}
+        return bool(loose_text(payload, "orderNo")) if answer.success else answer.code == DUPLICATE
 
     def _top_up(self, request: PurchaseRequest, esim: EsimRef, price: int) -> Outcome:
         if not esim.provider_esim_id:

@@ -25,7 +25,7 @@ from esim.purchase import (
 )
 from resources.providers.esim_access_wire import signed_headers
 from tests.resources.providers.contract_base import buy, finish
-from tests.resources.providers.esim_access_wire import REFERENCE, EsimAccessWire, esim_row, failure, orders
+from tests.resources.providers.esim_access_wire import REFERENCE, EsimAccessWire, esim_row, failure, orders, success
 from tests.resources.providers.provider_contract import ProviderContract
 from tests.resources.providers.wire import NOW, Stage, Wire, fails, says
 
@@ -151,11 +151,47 @@ class TestEsimAccess(ProviderContract):
     def test_only_a_reference_that_is_new_to_the_provider_proves_absence(
         self, provider: Provider, wire: Wire, stage: Stage, answer: Any, expected: type
     ) -> None:
-        stage.when(orders, answer)
+        stage.when(lambda sent: orders(sent) and REFERENCE.encode() in sent.content, answer)
         outcome = provider.resolve(wire.request, {}, NOW + timedelta(hours=1))
         assert isinstance(outcome, expected)
         if isinstance(outcome, Rejected):
             assert outcome.error_type is ErrorType.NOT_BOUGHT
+
+    @pytest.mark.parametrize(
+        ("answer", "proof"),
+        [
+            (says({"success": True, "errorCode": "0", "obj": {"orderNo": "B26112009150077"}}), True),
+            (failure("310402"), True),
+            (failure("200005"), False),  # who looks at the price first refuses known references too
+            (failure("200011"), False),
+            (failure("310241"), False),
+            (failure("200010"), False),
+            (failure("900001"), False),
+            (says({"success": True, "errorCode": "0", "obj": {}}), False),
+            (says({}, 500), False),
+            (fails(httpx.ReadTimeout), False),
+        ],
+    )
+    def test_a_refused_repeat_proves_absence_only_where_a_known_one_is_answered(
+        self, provider: Provider, wire: Wire, stage: Stage, answer: Any, proof: bool
+    ) -> None:
+        stage.when(lambda sent: orders(sent) and REFERENCE.encode() not in sent.content, answer)
+        outcome = provider.resolve(wire.request, {}, NOW + timedelta(hours=1))
+        assert isinstance(outcome, Rejected if proof else Unknown)
+
+    def test_without_any_known_order_nothing_is_proven(self, stage: Stage, wire: EsimAccessWire) -> None:
+        wire.esims = []
+        assert isinstance(wire.build(stage).resolve(wire.request, {}, NOW + timedelta(hours=1)), Unknown)
+
+    def test_an_order_of_last_week_is_known_enough(self, stage: Stage, wire: EsimAccessWire) -> None:
+        def last_week(sent: httpx.Request) -> httpx.Response:
+            body = json.loads(sent.content)
+            rows = wire.esims if body["startTime"] < f"{NOW - timedelta(days=7):%Y-%m-%d}" else []
+            return success({"esimList": rows, "pager": {"pageNum": 1, "total": len(rows)}})
+
+        stage.when(wire.is_statement, last_week)
+        outcome = wire.build(stage).resolve(wire.request, {}, NOW + timedelta(hours=1))
+        assert isinstance(outcome, Rejected)
 
     def test_the_window_is_read_to_its_last_page(self, stage: Stage, wire: EsimAccessWire) -> None:
         wire.esims = [esim_row(f"other-{n}", f"B9{n}") for n in range(1200)] + [esim_row(REFERENCE, "B26112009150001")]
