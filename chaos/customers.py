@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from chaos.lines import line
 from chaos.tally import Tally
 
 _PATIENCE_SECONDS = 4.0
@@ -74,8 +75,8 @@ class Customers:
     """All customers of one shop."""
 
     def __init__(self, api_url: str, sandbox_url: str, tally: Tally) -> None:
-        self._api = httpx.Client(base_url=api_url, timeout=10)
-        self._outside = httpx.Client(base_url=sandbox_url, timeout=30)
+        self._api = line(api_url, timeout_seconds=10)
+        self._outside = line(sandbox_url, timeout_seconds=30)
         self._tally = tally
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import Engine, text
 from chaos import children
 from chaos.catalogue import Plan, put_on_sale, read_plans
 from chaos.clock import SharedClock
+from chaos.lines import line
 from chaos.postgres import Server
 from esim.errors import NumnaRoadError
 from resources.db.databases import databases, make_engine
@@ -44,7 +45,7 @@ class Outside:
     """The sandbox's control routes: the world as the providers, the payment service and the mail carrier see it."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, timeout=30)
+        self.http = line(url, timeout_seconds=30)
 
     def reset(self) -> None:
         """Forget everything, and set the clock right."""
