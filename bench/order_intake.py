@@ -81,9 +81,9 @@ def sustained(judge: Judge, latency_ms: int) -> None:
             if not shop.wait_until(DELIVERED, before + len(load.taken), 120):
                 sys.exit("what was paid was not delivered in two minutes")
         rate = shop.number(
-            "select count(*) * 0.8 / extract(epoch from percentile_cont(0.9) within group (order by at)"
-            " - percentile_cont(0.1) within group (order by at)) from (select delivered_at as at from esims"
-            " where status = 'delivered' order by delivered_at desc limit :n) d",
+            "select count(*) * 0.8 / (percentile_cont(0.9) within group (order by at)"
+            " - percentile_cont(0.1) within group (order by at)) from (select extract(epoch from delivered_at) as at"
+            " from esims where status = 'delivered' order by delivered_at desc limit :n) d",
             n=len(load.taken),
         )
         print(

@@ -122,6 +122,7 @@ class Drain:
         took |= self._start(pool, flag, self._look_ups())
         if not was_idle:
             took |= self._start(pool, flag, self._claim())
+        self._tools.desk.in_work = len(self._working)
         if self._working:
             self._busy_at = monotonic()
         return took
@@ -170,7 +171,7 @@ class Drain:
         """Claim fresh units, as far as there is room."""
         if (room := self._room) <= 0:
             return []
-        gap = BACKLOG_SECONDS if self._more_wait else CLAIM_SECONDS
+        gap = BACKLOG_SECONDS if self._more_wait else max(CLAIM_SECONDS, self._tools.desk.gap())
         if self._working:
             time.sleep(max(0.0, self._claimed_at + gap - monotonic()))
         tools, taken_at = self._tools, monotonic()
@@ -183,7 +184,7 @@ class Drain:
             run_id=self._run_id,
         )
         self._claimed_at = taken_at
-        self._more_wait = tools.desk.backlog = len(claims) == room
+        self._more_wait = len(claims) == room
         leases = [Lease(claim, taken_at) for claim in claims]
         found = self._offers(claims)
         self._leases |= {lease.claim.esim_id: lease for lease in leases}
@@ -267,7 +268,6 @@ class Drain:
 
     def _finish(self) -> None:
         """Take no more, and see what is being worked on to its end."""
-        self._tools.desk.backlog = False
         with suppress(SQLAlchemyError), self._tools.engine.begin() as conn:
             drains.end(conn, self.drain_id, self._tools.clock())
         while self._working:

@@ -1,8 +1,8 @@
 """Where the workers of one process write about their purchases: each step of many units goes out in one transaction.
 
 intents -> clearances -> deliveries -> health. A worker that is alone waits for nobody; see `resources.db.together`.
-With a backlog, each step waits a little for company: a transaction costs the processor the same for one unit and for
-ten, and those who wait longest are the units that no worker has taken yet.
+The more units are in work, the longer each step waits for company: a transaction costs the processor nearly the same
+for one unit and for ten, and a shop that spends it on single units has none left for the payments that come in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from resources.db.provider_state import note_outcomes
 from resources.db.together import STORE_AWAY, Together
 from resources.db.vault import Vault
 
-BACKLOG_GAP_SECONDS = 0.04
+GAP_SECONDS_A_UNIT, MOST_GAP_SECONDS = 0.002, 0.04
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class PurchaseDesk:
         self.engine, self.vault, self.clock, self.providers = engine, vault, clock, providers
         self._at_once = at_once(engine)
         self._trial = trial
-        self.backlog = False  # a drain says so while more units wait than it can take
-        self.intents = Together[Intent, int | None](self._write_intents, gap=self._gap)
-        self.clearances = Together[Clearance, bool](self._clear, gap=self._gap)
-        self.health = Together[tuple[str, Outcome, datetime], bool](self._note, gap=self._gap)
-        self._deliveries = Together[Delivery, bool](self._deliver, gap=self._gap)
+        self.in_work = 0  # units: the drain says how many
+        self.intents = Together[Intent, int | None](self._write_intents, gap=self.gap)
+        self.clearances = Together[Clearance, bool](self._clear, gap=self.gap)
+        self.health = Together[tuple[str, Outcome, datetime], bool](self._note, gap=self.gap)
+        self._deliveries = Together[Delivery, bool](self._deliver, gap=self.gap)
 
     def offers(self, sales: Sequence[UnitSale]) -> list[Candidates]:
         """Return what each unit that was sold may be bought from now."""
@@ -71,8 +71,9 @@ class PurchaseDesk:
         except Exception:  # noqa: BLE001 - what a batch cannot hold, the careful way looks at alone
             return False
 
-    def _gap(self) -> float:
-        return BACKLOG_GAP_SECONDS if self.backlog else 0.0
+    def gap(self) -> float:
+        """Return the seconds that lie between two batches of a kind by now."""
+        return min(MOST_GAP_SECONDS, GAP_SECONDS_A_UNIT * max(0, self.in_work - 1))
 
     def _write_intents(self, intents: Sequence[Intent]) -> list[int | None]:
         with self._at_once.connect() as conn:

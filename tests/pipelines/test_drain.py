@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from threading import Barrier
 from uuid import UUID
 
 from sqlalchemy import select, text
@@ -12,6 +13,7 @@ from esim.purchase import ErrorType, EventKind, Pending, ProviderEvent
 from pipelines.hand_over import send_notices
 from resources.db import inbox
 from resources.db.attempts import stored_request
+from resources.db.purchase_desk import MOST_GAP_SECONDS
 from resources.db.tables import purchase_attempts
 from resources.db.transitions import hold_order, lock_order
 from resources.order_operations import OrderTools, utc_now
@@ -73,15 +75,24 @@ def test_a_failing_look_for_offers_ends_no_drain(shop: Shop, rows: Rows) -> None
     assert (order_state(shop.engine, order_id), shop.sold) == ("completed", 1)
 
 
-def test_steps_wait_for_company_only_while_more_units_wait_than_fit(shop: Shop) -> None:
-    backlog: list[bool] = []
-    shop.cheap.while_preparing = lambda: backlog.append(shop.tools.desk.backlog)
+def test_steps_wait_for_company_only_while_others_are_in_work(shop: Shop) -> None:
+    gaps: list[float] = []
+    all_there = Barrier(4)
+
+    def together() -> None:
+        all_there.wait(20)  # the drain has started all four by then
+        wait_until(lambda: shop.tools.desk.gap() > 0)
+        gaps.append(shop.tools.desk.gap())
+
+    shop.cheap.while_preparing = lambda: gaps.append(shop.tools.desk.gap())
     paid_order(shop.engine)
     shop.drain()
-    assert backlog == [False]
-    paid_order(shop.engine, units=5)
+    assert gaps == [0.0]
+    shop.cheap.while_preparing = together
+    paid_order(shop.engine, units=4)
     shop.drain()
-    assert (backlog[1], shop.sold, shop.tools.desk.backlog) == (True, 6, False)
+    assert all(0 < gap <= MOST_GAP_SECONDS for gap in gaps[1:])
+    assert (len(gaps), shop.sold, shop.tools.desk.gap()) == (5, 5, 0.0)
 
 
 def test_timeout_after_send_does_not_try_next_provider(shop: Shop) -> None:
