@@ -79,33 +79,32 @@ class OperateOrder(dg.Config):
     )
 
 
-class OperateProvider(dg.Config):
+class ByOperator(dg.Config):
+    """Who acts, and why."""
+
+    operator: str = Field(description="Who acts: your name, kept with the action.")
+    reason: str = Field(description="Why; kept with the action and the run.")
+    preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
+
+
+class OperateProvider(ByOperator):
     """One action on one provider; see docs/operations.md."""
 
     action: ProviderAction = Field(description="ENABLE, DISABLE or RESET (close its circuit).")
     provider: str = Field(description="airalo, esim_access, esim_go, mobimatter or esim_card.")
-    operator: str = Field(description="Who acts: your name, kept with the action.")
-    reason: str = Field(description="Why; kept with the action and the run.")
-    preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
 
 
-class OperateStock(dg.Config):
+class OperateStock(ByOperator):
     """One action on one eSIM that no order got; see docs/operations.md."""
 
     action: StockAction = Field(description="RETURN (ask the provider to take it back) or WRITE_OFF (book a loss).")
     stock: int = Field(description="Its number in the asset ops/attention.")
-    operator: str = Field(description="Who acts: your name, kept with the action.")
-    reason: str = Field(description="Why; kept with the action and the run.")
-    preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
 
 
-class AcceptFinding(dg.Config):
+class AcceptFinding(ByOperator):
     """One disagreement that is right as it is; see docs/operations.md."""
 
     finding: int = Field(description="Its number in the asset ops/reconciliation.")
-    operator: str = Field(description="Who accepts it: your name, kept with the action.")
-    reason: str = Field(description="Why it is right as it is; kept with the action and the run.")
-    preview: bool = Field(default=False, description="Only show what would be done; nothing is changed.")
 
 
 @dg.op(description="Retry, refund, resolve or cancel an order in an operator's name.")
